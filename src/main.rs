@@ -1,0 +1,3 @@
+//! The `tombolo` program: hands its arguments on and returns the exit code. No logic lives here.
+
+fn main() {}

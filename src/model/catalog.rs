@@ -1,0 +1,145 @@
+//! What a cluster offers: its own exports, and the rows a peer is told about them.
+//!
+//! An [`Export`] knows its endpoints' addresses and never leaves this cluster; a [`Row`] is what crosses
+//! the wire and holds aggregates only. How rows travel is `replication`'s matter, how they merge `import`'s.
+
+use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+
+use super::ids::{ExportId, Incarnation, Locality, Seq, ServiceLabel, ServiceName, Timestamp};
+
+/// Transport protocol of a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// Carried by streams.
+    Tcp,
+    /// Carried by datagrams.
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+/// One port of a service, as clients see it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Port {
+    /// Its name, possibly empty; unnamed ports have no SRV record.
+    pub name: Arc<str>,
+    /// The number clients connect to.
+    pub number: u16,
+    /// Its transport.
+    pub protocol: Protocol,
+    /// Kubernetes `appProtocol`, possibly empty.
+    pub app_protocol: Arc<str>,
+}
+
+/// One port of an export of ours, with the endpoints behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportPort {
+    /// What clients see.
+    #[serde(flatten)]
+    pub port: Port,
+    /// Where this gateway connects; never told to a peer.
+    pub to: Vec<SocketAddr>,
+}
+
+/// Who declared an export; the same name in two places is an error that names both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ExportSource {
+    /// An `[[export]]` table of the config file.
+    File,
+    /// `tombolo export`, kept in the state folder.
+    State,
+    /// `tombolo run --export`, for the life of the process.
+    Flag,
+}
+
+/// A service this cluster offers (a `ServiceExport` and what stands behind it).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Export {
+    /// Its name, the same in every cluster.
+    pub name: ServiceName,
+    /// Its ports, each with its endpoints.
+    pub ports: Vec<ExportPort>,
+    /// Labels that propagate.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// Requests may be sent twice (design section 4, opens).
+    #[serde(default)]
+    pub idempotent: bool,
+    /// Clients address endpoints one by one.
+    #[serde(default)]
+    pub headless: bool,
+    /// When it was first exported; the oldest wins conflicts (KEP-1645).
+    pub created: Timestamp,
+    /// This life of the export; a new one gets new export ids.
+    pub incarnation: Incarnation,
+    /// Who declared it.
+    pub source: ExportSource,
+}
+
+/// How many endpoints of one locality can serve.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ZoneReady {
+    /// Where they are.
+    pub locality: Locality,
+    /// How many are ready.
+    pub ready: u32,
+    /// How many there are.
+    pub total: u32,
+}
+
+/// One endpoint of a headless service: a name, never an address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HeadlessEndpoint {
+    /// Its host name inside the service.
+    pub hostname: ServiceLabel,
+    /// Where it is.
+    pub locality: Locality,
+    /// Whether it can serve.
+    pub ready: bool,
+}
+
+/// One exported service as a peer is told of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Row {
+    /// Its name.
+    pub name: ServiceName,
+    /// The exporter's seq of its last change.
+    pub seq: Seq,
+    /// How a stream header names it.
+    pub export_id: ExportId,
+    /// Its ports.
+    pub ports: Vec<Port>,
+    /// Capacity by locality; ready counts are bucketed (P18).
+    pub zones: Vec<ZoneReady>,
+    /// Labels that propagate.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations that propagate.
+    pub annotations: BTreeMap<String, String>,
+    /// When it was first exported.
+    pub created: Timestamp,
+    /// Clients address endpoints one by one.
+    pub headless: bool,
+    /// Requests may be sent twice.
+    pub idempotent: bool,
+    /// Its endpoints, only when headless.
+    pub endpoints: Vec<HeadlessEndpoint>,
+}
+
+impl Row {
+    /// Ready endpoints of all its zones together.
+    #[must_use]
+    pub fn ready(&self) -> u32 {
+        self.zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.ready))
+    }
+}

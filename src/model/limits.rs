@@ -1,0 +1,216 @@
+//! Every cap, in one place, with its unit in its name: frames, maps, queues, windows, timers.
+//!
+//! Those that an operator may want to change are defaults of the `[limits]` section of the config file;
+//! the others protect an invariant. Sources: the reference's table of defaults, rules P1 to P28.
+
+use std::time::Duration;
+
+// --- catalog, per peer (P8 to P11) ---
+
+/// Services taken from one peer.
+pub const SERVICES_PER_PEER_MAX: usize = 10_000;
+/// Endpoints of one (headless) service.
+pub const ENDPOINTS_PER_SERVICE_MAX: usize = 1_000;
+/// Ports of one service.
+pub const PORTS_PER_SERVICE_MAX: usize = 32;
+/// Zones of one service.
+pub const ZONES_PER_SERVICE_MAX: usize = 32;
+/// Labels or annotations of one service.
+pub const LABELS_PER_SERVICE_MAX: usize = 32;
+/// Bytes of one label's key or value.
+pub const LABEL_BYTES_MAX: usize = 128;
+/// Encoded bytes of one row (P10).
+pub const ROW_BYTES_MAX: usize = 16 * 1024;
+/// Encoded bytes of all rows of one peer.
+pub const CATALOG_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Rows per second taken from one peer after its first snapshot.
+pub const ROWS_PER_SECOND_MAX: u32 = 2_000;
+/// Rows in one batch (P8).
+pub const BATCH_ROWS_MAX: usize = 512;
+/// Encoded bytes of one batch (P8).
+pub const BATCH_BYTES_MAX: usize = 256 * 1024;
+/// Batches sent and not yet acknowledged (P8).
+pub const BATCHES_IN_FLIGHT_MAX: usize = 8;
+/// Tombstones kept per importer before a snapshot is cheaper.
+pub const TOMBSTONES_MAX: usize = 10_000;
+/// Refused rows remembered per peer for status.
+pub const REFUSALS_MAX: usize = 256;
+/// Bytes of a refusal's message (P9).
+pub const REFUSAL_MESSAGE_BYTES_MAX: usize = 256;
+/// Pause between digests (P14).
+pub const DIGEST_INTERVAL: Duration = Duration::from_secs(60);
+/// A send that makes no progress for this long resets its stream (P4).
+pub const SEND_STALL_MAX: Duration = Duration::from_secs(30);
+
+// --- catalog age (P15) ---
+
+/// A catalog without its session is stale after this.
+pub const CATALOG_STALE_AFTER: Duration = Duration::from_secs(60);
+/// Then its rows leave DNS.
+pub const CATALOG_WITHDRAWN_AFTER: Duration = Duration::from_secs(10 * 60);
+/// Then its rows are deleted.
+pub const CATALOG_FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+/// A catalog is written to disk this often when it changed.
+pub const CATALOG_WRITE_INTERVAL: Duration = Duration::from_secs(5);
+
+// --- session clock (P12, P13, M3) ---
+
+/// Pause between heartbeats.
+pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// Without a heartbeat for this long the session's streams are opened anew.
+pub const HEARTBEAT_LOST_AFTER: Duration = Duration::from_secs(15);
+/// Without progress for this long the peer is stalled.
+pub const STALLED_AFTER: Duration = Duration::from_secs(30);
+
+// --- link clock (design section 6) ---
+
+/// Pause between probes while streams are open.
+pub const PROBE_INTERVAL_ACTIVE: Duration = Duration::from_millis(200);
+/// Pause between probes while the lane is idle.
+pub const PROBE_INTERVAL_IDLE: Duration = Duration::from_secs(10);
+/// No proof of a round trip for this long, or for 3 PTO, makes a lane suspect.
+pub const SUSPECT_AFTER: Duration = Duration::from_millis(600);
+/// PTOs without proof until suspect.
+pub const SUSPECT_PTOS: u32 = 3;
+/// No proof for this long, or for 10 PTO, makes a lane down.
+pub const DOWN_AFTER: Duration = Duration::from_secs(3);
+/// PTOs without proof until down.
+pub const DOWN_PTOS: u32 = 10;
+/// Good probes until a suspect lane is up again.
+pub const UP_AFTER_PROBES: u32 = 3;
+
+// --- links ---
+
+/// Connection window before it grows.
+pub const CONNECTION_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
+/// Connection window at most.
+pub const CONNECTION_WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Window of one QUIC stream.
+pub const STREAM_WINDOW_BYTES: u64 = 1_250_000;
+/// Window of the HTTP/2 inside a control or catalog stream.
+pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Largest gRPC message.
+pub const GRPC_MESSAGE_BYTES_MAX: usize = 512 * 1024;
+/// Bidirectional streams a peer may have open on one connection.
+pub const BIDI_STREAMS_MAX: u32 = 16_384;
+/// Streams a peer may open in one second.
+pub const OPENS_PER_SECOND_MAX: u32 = 2_000;
+/// Time for a stream's header to arrive.
+pub const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time for a QUIC handshake.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// QUIC idle timeout.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// QUIC keep-alive of an idle lane; shorter than any NAT's memory.
+pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// Encoded bytes of a stream header.
+pub const STREAM_HEADER_BYTES_MAX: usize = 4 * 1024;
+/// Encoded bytes of the answer to an open.
+pub const OPEN_REPLY_BYTES_MAX: usize = 1024;
+/// Datagram buffers, each way.
+pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
+/// Half-open handshakes from which on Retry is demanded.
+pub const HALF_OPEN_RETRY_ABOVE: usize = 256;
+/// Half-open handshakes at most.
+pub const HALF_OPEN_MAX: usize = 1_024;
+/// Endpoints (`host:port`) a peer may announce.
+pub const PEER_ENDPOINTS_MAX: usize = 8;
+/// Bytes of one `host:port`.
+pub const PEER_ENDPOINT_BYTES_MAX: usize = 255;
+/// First pause between dials.
+pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between dials (P25).
+pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A link that lived this long starts its back-off anew.
+pub const DIAL_BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
+/// Shortest time between two stateless resets (B2).
+pub const RESET_INTERVAL_MIN: Duration = Duration::from_millis(1);
+
+// --- trust ---
+
+/// Roots in one bundle (P21).
+pub const ROOTS_PER_BUNDLE_MAX: usize = 16;
+/// Encoded bytes of one bundle.
+pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
+/// Peers of one cluster.
+pub const PEERS_MAX: usize = 1_000;
+/// Certificates in a presented chain.
+pub const CHAIN_CERTIFICATES_MAX: usize = 4;
+/// Clock skew accepted between clusters.
+pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
+/// A certificate's NotBefore lies this far back.
+pub const NOT_BEFORE_BACKDATE: Duration = Duration::from_secs(5 * 60);
+/// Pause between sweeps that judge live links again.
+pub const TRUST_SWEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+// --- tokens and joining ---
+
+/// Life of a token unless told otherwise.
+pub const TOKEN_TTL: Duration = Duration::from_secs(15 * 60);
+/// Shortest life of a token.
+pub const TOKEN_TTL_MIN: Duration = Duration::from_secs(60);
+/// Longest life of a token.
+pub const TOKEN_TTL_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// A redeemed token still answers the same key for this long after its end.
+pub const TOKEN_REPLAY_GRACE: Duration = Duration::from_secs(10 * 60);
+/// Tokens outstanding at once.
+pub const TOKENS_MAX: usize = 1_000;
+/// Characters of a token.
+pub const TOKEN_BYTES_MAX: usize = 1_400;
+/// Bytes of a join request or response.
+pub const JOIN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// Time for a whole join exchange.
+pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Join exchanges at once.
+pub const JOINS_IN_FLIGHT_MAX: usize = 16;
+/// Records one introducer may pass on.
+pub const INTRODUCTIONS_PER_PEER_MAX: usize = 64;
+/// Life of an introduction record.
+pub const INTRODUCTION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+// --- proxy ---
+
+/// Client bytes kept for another try.
+pub const FIRST_BYTES_MAX: usize = 64 * 1024;
+/// How long an open waits for first bytes that are already on their way (M7 b).
+pub const FIRST_BYTES_WAIT: Duration = Duration::from_micros(500);
+/// Time for the exporter to connect to an endpoint.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a whole open, all candidates together.
+pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Candidates tried for one connection.
+pub const CANDIDATES_TRIED_MAX: usize = 8;
+/// An unanswered open is hedged after this, or after 2 PTO.
+pub const HEDGE_AFTER: Duration = Duration::from_millis(300);
+/// Buffer of one direction of a pump while bytes are there.
+pub const PUMP_BUFFER_BYTES: usize = 64 * 1024;
+/// Proxied connections of one gateway.
+pub const CONNECTIONS_MAX: usize = 65_536;
+/// Time to finish when draining.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+// --- names ---
+
+/// Time to live of an answer.
+pub const NAME_TTL: Duration = Duration::from_secs(5);
+/// A virtual IP outlives its last export by this.
+pub const VIRTUAL_IP_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+/// After start, for this long, a miss is SERVFAIL while a known peer's catalog is missing.
+pub const UNSYNCED_GRACE: Duration = Duration::from_secs(5);
+/// Ports the process may not bind move up by this (B10).
+pub const UNPRIVILEGED_PORT_OFFSET: u16 = 20_000;
+/// Largest UDP answer (DNS flag day 2020).
+pub const DNS_UDP_BYTES_MAX: u16 = 1_232;
+/// DNS over TCP: idle time.
+pub const DNS_TCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+// --- queues ---
+
+/// Events waiting for the store.
+pub const STORE_QUEUE_MAX: usize = 4_096;
+/// The store publishes at most this often.
+pub const STORE_PUBLISH_INTERVAL: Duration = Duration::from_millis(5);
+/// Messages waiting to be written on one call.
+pub const CALL_QUEUE_MAX: usize = 16;
+/// Things remembered for `tombolo events` and the API.
+pub const EVENTS_KEPT_MAX: usize = 1_000;

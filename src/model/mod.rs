@@ -1,0 +1,8 @@
+//! What Tombolo is, as plain data and rules: read this folder first.
+//!
+//! Nothing here is async, does IO, reads a clock, draws a random number by itself, logs, or depends on
+//! hash order: `now` and `rng` are arguments, and decisions are returned as data with their reason.
+
+pub mod catalog;
+pub mod ids;
+pub mod limits;
