@@ -4,5 +4,6 @@
 //! hash order: `now` and `rng` are arguments, and decisions are returned as data with their reason.
 
 pub mod catalog;
+pub mod code;
 pub mod ids;
 pub mod limits;
