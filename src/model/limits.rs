@@ -89,6 +89,8 @@ pub const CONNECTION_WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const STREAM_WINDOW_BYTES: u64 = 1_250_000;
 /// Window of the HTTP/2 inside a control or catalog stream.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Calls on one control or catalog stream.
+pub const CALLS_PER_STREAM_MAX: u32 = 4;
 /// Largest gRPC message.
 pub const GRPC_MESSAGE_BYTES_MAX: usize = 512 * 1024;
 /// Bidirectional streams a peer may have open on one connection.
@@ -113,6 +115,8 @@ pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
 pub const HALF_OPEN_RETRY_ABOVE: usize = 256;
 /// Half-open handshakes at most.
 pub const HALF_OPEN_MAX: usize = 1_024;
+/// Bytes buffered for one half-open handshake.
+pub const HALF_OPEN_BUFFER_BYTES: u64 = 64 * 1024;
 /// Endpoints (`host:port`) a peer may announce.
 pub const PEER_ENDPOINTS_MAX: usize = 8;
 /// Bytes of one `host:port`.
