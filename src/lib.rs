@@ -5,3 +5,6 @@
 
 // Floor 0: plain data and rules.
 pub mod model;
+
+// Floor 1: typed seams to the world.
+pub mod clock;
