@@ -8,3 +8,4 @@ pub mod model;
 
 // Floor 1: typed seams to the world.
 pub mod clock;
+pub mod supervise;

@@ -218,3 +218,22 @@ pub const STORE_PUBLISH_INTERVAL: Duration = Duration::from_millis(5);
 pub const CALL_QUEUE_MAX: usize = 16;
 /// Things remembered for `tombolo events` and the API.
 pub const EVENTS_KEPT_MAX: usize = 1_000;
+
+// --- the machine ---
+
+/// Shards (threads of the data path) unless told otherwise.
+pub const SHARDS_MAX: usize = 16;
+/// Pause between two heartbeats of a shard.
+pub const SHARD_TICK_INTERVAL: Duration = Duration::from_millis(250);
+/// A shard without a heartbeat for this long is taken out of placement.
+pub const SHARD_STALLED_AFTER: Duration = Duration::from_secs(2);
+/// Time for a shard's thread to end after its tasks were cut off.
+pub const SHARD_JOIN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Receive and send buffer wanted of the kernel for a QUIC socket.
+pub const UDP_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Connections the kernel holds until we accept them.
+pub const TCP_BACKLOG: i32 = 1_024;
+/// Bytes of one file of the state folder, its first line included.
+pub const STATE_FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
+/// Bytes of a Unix socket's path (`sun_path` less its end mark).
+pub const UNIX_PATH_BYTES_MAX: usize = 107;
