@@ -8,4 +8,5 @@ pub mod model;
 
 // Floor 1: typed seams to the world.
 pub mod clock;
+pub mod net;
 pub mod supervise;
