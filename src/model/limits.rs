@@ -78,6 +78,54 @@ pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 pub const DOWN_PTOS: u32 = 10;
 /// Good probes until a suspect lane is up again.
 pub const UP_AFTER_PROBES: u32 = 3;
+/// Unanswered probes remembered per lane; the oldest one counts.
+pub const PROBES_UNANSWERED_MAX: usize = 64;
+/// A wake-up that is less late than this is on time.
+pub const LATE_MIN: Duration = Duration::from_millis(20);
+/// A wake-up this late means that this process stood still, and nothing is held against the peer.
+pub const STALL_MIN: Duration = SUSPECT_AFTER;
+
+// --- choosing a place (design section 6) ---
+
+/// Upper edges of the bands of round-trip time.
+pub const BAND_EDGES: [Duration; 5] = [
+    Duration::from_millis(5),
+    Duration::from_millis(15),
+    Duration::from_millis(40),
+    Duration::from_millis(100),
+    Duration::from_millis(250),
+];
+/// A link changes its band after so long beyond the hysteresis.
+pub const BAND_HOLD: Duration = Duration::from_secs(10);
+/// How far beyond its band's edge a round trip must lie to count.
+pub const BAND_HYSTERESIS_PERCENT: u32 = 20;
+/// A priority counts as whole while this much of its load still has a place (Envoy's 1.4).
+pub const OVERPROVISION_PERCENT: u64 = 140;
+/// Share of usable endpoints below which a priority is in panic.
+pub const PANIC_PERCENT: u8 = 50;
+/// A place that came back has its whole share again after this.
+pub const FAILBACK_HOLD: Duration = Duration::from_secs(5);
+/// Steps in which the second half of the fail-back hold gives a place its share.
+pub const FAILBACK_STEPS: u32 = 4;
+
+// --- ejection ---
+
+/// Connects refused or timed out in a row that eject an endpoint.
+pub const EJECT_AFTER_CONNECT_FAILURES: u32 = 3;
+/// Failures of the application in a row that eject an endpoint (Envoy).
+pub const EJECT_AFTER_APP_FAILURES: u32 = 5;
+/// The first ejection; each further one is twice as long.
+pub const EJECTION_MIN: Duration = Duration::from_secs(1);
+/// The longest ejection.
+pub const EJECTION_MAX: Duration = Duration::from_secs(30);
+/// An ejection is shortened by up to this, so that many do not end at once.
+pub const EJECTION_JITTER_PERCENT: u32 = 20;
+/// Healthy for this long, an endpoint is forgiven one ejection.
+pub const EJECTION_FORGIVEN_AFTER: Duration = Duration::from_secs(10);
+/// An endpoint on probation waits this long for its probe's outcome before another may go.
+pub const PROBATION_PROBE_MAX: Duration = Duration::from_secs(10);
+/// Endpoints whose failures are remembered.
+pub const OUTLIERS_MAX: usize = 16_384;
 
 // --- links ---
 
@@ -125,6 +173,8 @@ pub const PEER_ENDPOINT_BYTES_MAX: usize = 255;
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between dials (P25).
 pub const DIAL_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// Shortest time between two dials of one peer, whatever happened.
+pub const DIAL_INTERVAL_MIN: Duration = Duration::from_secs(1);
 /// A link that lived this long starts its back-off anew.
 pub const DIAL_BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
 /// Shortest time between two stateless resets (B2).
@@ -186,6 +236,8 @@ pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CANDIDATES_TRIED_MAX: usize = 8;
 /// An unanswered open is hedged after this, or after 2 PTO.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(300);
+/// PTOs until an unanswered open is hedged.
+pub const HEDGE_PTOS: u32 = 2;
 /// Buffer of one direction of a pump while bytes are there.
 pub const PUMP_BUFFER_BYTES: usize = 64 * 1024;
 /// Proxied connections of one gateway.

@@ -3,7 +3,10 @@
 //! Nothing here is async, does IO, reads a clock, draws a random number by itself, logs, or depends on
 //! hash order: `now` and `rng` are arguments, and decisions are returned as data with their reason.
 
+pub mod backoff;
 pub mod catalog;
 pub mod code;
 pub mod ids;
 pub mod limits;
+#[cfg(test)]
+mod testing;
