@@ -4,6 +4,7 @@
 //! hash order: `now` and `rng` are arguments, and decisions are returned as data with their reason.
 
 pub mod backoff;
+pub mod bands;
 pub mod catalog;
 pub mod code;
 pub mod ids;
