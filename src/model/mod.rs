@@ -9,5 +9,6 @@ pub mod catalog;
 pub mod code;
 pub mod ids;
 pub mod limits;
+pub mod liveness;
 #[cfg(test)]
 mod testing;
