@@ -10,5 +10,6 @@ pub mod code;
 pub mod ids;
 pub mod limits;
 pub mod liveness;
+pub mod open;
 #[cfg(test)]
 mod testing;
