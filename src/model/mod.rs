@@ -11,5 +11,6 @@ pub mod ids;
 pub mod limits;
 pub mod liveness;
 pub mod open;
+pub mod outlier;
 #[cfg(test)]
 mod testing;
