@@ -8,6 +8,7 @@ pub mod bands;
 pub mod catalog;
 pub mod code;
 pub mod ids;
+pub mod import;
 pub mod limits;
 pub mod liveness;
 pub mod open;
