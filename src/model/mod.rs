@@ -15,3 +15,4 @@ pub mod open;
 pub mod outlier;
 #[cfg(test)]
 mod testing;
+pub mod virtual_ip;
