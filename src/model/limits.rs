@@ -253,10 +253,16 @@ pub const NAME_TTL: Duration = Duration::from_secs(5);
 pub const VIRTUAL_IP_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// After start, for this long, a miss is SERVFAIL while a known peer's catalog is missing.
 pub const UNSYNCED_GRACE: Duration = Duration::from_secs(5);
+/// The same for a peer that joined while running, counted from its join.
+pub const UNSYNCED_GRACE_AFTER_JOIN: Duration = Duration::from_secs(30);
 /// Ports the process may not bind move up by this (B10).
 pub const UNPRIVILEGED_PORT_OFFSET: u16 = 20_000;
 /// Largest UDP answer (DNS flag day 2020).
 pub const DNS_UDP_BYTES_MAX: u16 = 1_232;
+/// Records of one answer; a headless service with more endpoints answers with as many of them.
+pub const DNS_RECORDS_MAX: usize = 512;
+/// Questions being answered at once; further ones wait in the kernel or are dropped.
+pub const DNS_IN_FLIGHT_MAX: usize = 256;
 /// DNS over TCP: idle time.
 pub const DNS_TCP_TIMEOUT: Duration = Duration::from_secs(10);
 

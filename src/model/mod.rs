@@ -16,3 +16,4 @@ pub mod outlier;
 #[cfg(test)]
 mod testing;
 pub mod virtual_ip;
+pub mod zone;
