@@ -10,3 +10,5 @@ pub mod model;
 pub mod clock;
 pub mod net;
 pub mod supervise;
+// Floor 1: the outside world, each part of it once.
+pub mod config;
