@@ -1,7 +1,7 @@
 //! Tombolo joins Kubernetes clusters and plain hosts into one clusterset.
 //!
 //! This page is the map. Modules stand on floors and import only from lower ones (`docs/architecture.md`
-//! holds the table, `tests/tidy.rs` enforces it). Start with [`model`]: the product is understood from it.
+//! holds the table, `tests/tidy` enforces it). Start with [`model`]: the product is understood from it.
 
 // Floor 0: plain data and rules.
 pub mod model;
