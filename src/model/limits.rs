@@ -190,6 +190,10 @@ pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
 pub const PEERS_MAX: usize = 1_000;
 /// Certificates in a presented chain.
 pub const CHAIN_CERTIFICATES_MAX: usize = 4;
+/// Life of a gateway's SVID unless configured otherwise.
+pub const SVID_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// Life of a root unless configured otherwise.
+pub const ROOT_LIFE: Duration = Duration::from_secs(8_760 * 60 * 60);
 /// Clock skew accepted between clusters.
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(5 * 60);
 /// A certificate's NotBefore lies this far back.
@@ -211,6 +215,10 @@ pub const TOKEN_REPLAY_GRACE: Duration = Duration::from_secs(10 * 60);
 pub const TOKENS_MAX: usize = 1_000;
 /// Characters of a token.
 pub const TOKEN_BYTES_MAX: usize = 1_400;
+/// Bytes of a token before base64.
+pub const TOKEN_BINARY_BYTES_MAX: usize = 1_024;
+/// Clusters that may redeem one token.
+pub const TOKEN_USES_MAX: u32 = 32;
 /// Bytes of a join request or response.
 pub const JOIN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Time for a whole join exchange.

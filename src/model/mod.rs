@@ -17,3 +17,4 @@ pub mod outlier;
 mod testing;
 pub mod virtual_ip;
 pub mod zone;
+pub mod trust;
