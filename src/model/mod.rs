@@ -17,4 +17,5 @@ pub mod outlier;
 mod testing;
 pub mod virtual_ip;
 pub mod zone;
+pub mod token;
 pub mod trust;
