@@ -9,6 +9,7 @@ pub mod catalog;
 pub mod code;
 pub mod ids;
 pub mod import;
+pub mod introduction;
 pub mod limits;
 pub mod liveness;
 pub mod open;
