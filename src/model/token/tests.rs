@@ -107,6 +107,17 @@ fn with_body(change: impl FnOnce(&mut Vec<u8>)) -> String {
 }
 
 #[test]
+fn the_format_and_the_key_derivation_never_change() {
+    let text = token().encode().expect("within bounds");
+    assert_eq!(
+        text.as_str(),
+        "tmb1_AQEBAQEBAQEBAQEBAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDA3E_swAMZWFzdC5leGFtcGxlAhEyMDMuMC4xMTMuMTA6NzQ0MxJbMjAwMTpkYjg6OjFdOjc0NDOB1Fzs"
+    );
+    let key = data_encoding::HEXLOWER.encode(&public_key(&token().secret));
+    assert_eq!(key, "e80c9e8903a544266222461ff8b3f52a25dd947a8f7bec49e57c9f755eb1b06d");
+}
+
+#[test]
 fn each_fault_of_a_text_has_its_own_error() {
     assert_eq!(Token::parse("ghp_abc"), Err(TokenError::WrongPrefix));
     assert_eq!(Token::parse(&format!("{PREFIX}!!!")), Err(TokenError::Damaged));
