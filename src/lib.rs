@@ -12,3 +12,5 @@ pub mod net;
 pub mod supervise;
 // Floor 1: the outside world, each part of it once.
 pub mod config;
+// Floor 2.
+pub mod identity;

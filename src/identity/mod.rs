@@ -1,0 +1,243 @@
+//! Who this cluster is, and whom it believes: the cluster's authority, its gateways' SVIDs, the verifier of
+//! other clusters' SVIDs, and the TLS configurations made of them.
+//!
+//! Bytes of files come in and go out as values; reading, writing and locking them is `files`' matter. The
+//! rules about bundles and tokens are `model`'s. Nothing here decides who may join.
+
+mod ca;
+mod export;
+mod handshake;
+mod joining;
+mod proof;
+mod svid;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod verifier;
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use zeroize::Zeroizing;
+
+use self::{ca::Authority, export::ExportSecret};
+pub use self::{
+    ca::IssueError,
+    handshake::refusal_code,
+    joining::JoinKey,
+    proof::{ProvenPeer, REAUTH_EXPORTER_LABEL, judge_joiner, judge_reauth, sign_reauth},
+    svid::{CurrentSvid, SVID_CERTIFICATE_FILE, SVID_KEY_FILE, Svid},
+    tls::{ALPN_JOIN, ALPN_PEER, SERVER_NAME, Tls, WallClock, join_client},
+    verifier::{Role, Trust, TrustError, presented_chain},
+};
+use crate::model::{
+    ids::{ClusterId, ExportId, GatewayId, Incarnation, ServiceName, Timestamp, TrustDomain},
+    introduction::signed_bytes,
+    trust::{Bundle, BundleRefusal, default_trust_domain},
+};
+
+/// Path of the join key in the state folder.
+pub const JOIN_KEY_FILE: &str = "identity/join.key";
+/// Path of the secret behind export ids in the state folder.
+pub const EXPORT_SECRET_FILE: &str = "identity/export.secret";
+
+/// Path of a root's certificate in the state folder; roots count from 1.
+#[must_use]
+pub fn root_certificate_file(number: u32) -> String {
+    format!("identity/root-{number}.pem")
+}
+
+/// Path of a root's key in the state folder.
+#[must_use]
+pub fn root_key_file(number: u32) -> String {
+    format!("identity/root-{number}.key")
+}
+
+/// A path below the state folder and what belongs there; wiped when dropped.
+pub type IdentityFile = (String, Zeroizing<Vec<u8>>);
+
+/// What all gateways of a cluster share: its roots, join key and export secret.
+pub struct Identity {
+    cluster: ClusterId,
+    trust_domain: TrustDomain,
+    /// Oldest first; never empty.
+    roots: Vec<Authority>,
+    join_key: JoinKey,
+    export_secret: ExportSecret,
+}
+
+/// What a new identity is made of.
+#[derive(Debug, Clone)]
+pub struct NewIdentity<'a> {
+    /// The cluster it is for.
+    pub cluster: &'a ClusterId,
+    /// Configured, or derived from the first root's key.
+    pub trust_domain: Option<TrustDomain>,
+    /// How long the root lives.
+    pub root_life: Duration,
+    /// 32 random bytes behind the export ids.
+    pub export_secret: [u8; 32],
+}
+
+impl Identity {
+    /// Makes root 1, the join key and the export secret, and the files that keep them. They are to be
+    /// committed in the order given: the root's certificate is the last, so as long as it is missing nothing
+    /// was made.
+    ///
+    /// # Errors
+    /// [`IdentityError::Make`] when the system has no randomness left, or the clock is out of range.
+    pub fn create(new: NewIdentity<'_>, now: Timestamp) -> Result<(Self, Vec<IdentityFile>), IdentityError> {
+        let key = ca::generate_key()?;
+        let trust_domain =
+            new.trust_domain.unwrap_or_else(|| default_trust_domain(new.cluster, &ca::spki_sha256(&key)));
+        let root = Authority::create(new.cluster, &trust_domain, 1, key, new.root_life, now)?;
+        let join_key = JoinKey::generate()?;
+        let export_secret = ExportSecret::new(new.export_secret);
+        let files = vec![
+            (EXPORT_SECRET_FILE.to_owned(), export_secret.to_file()),
+            (JOIN_KEY_FILE.to_owned(), join_key.to_file()),
+            (root_key_file(1), root.key_file()),
+            (root_certificate_file(1), root.certificate_file()),
+        ];
+        let cluster = new.cluster.clone();
+        Ok((Self { cluster, trust_domain, roots: vec![root], join_key, export_secret }, files))
+    }
+
+    /// Reads what [`Self::create`] made; `files` holds the folder `identity` by path. The trust domain is the
+    /// one the roots carry.
+    ///
+    /// # Errors
+    /// [`IdentityError`] names the file and what is wrong with it.
+    pub fn load(cluster: &ClusterId, files: &BTreeMap<String, Vec<u8>>) -> Result<Self, IdentityError> {
+        let get = |path: &str| {
+            files.get(path).map(Vec::as_slice).ok_or_else(|| IdentityError::Missing(path.to_owned()))
+        };
+        let mut numbers: Vec<u32> = files.keys().filter_map(|path| root_number(path)).collect();
+        numbers.sort_unstable();
+        let mut roots = Vec::new();
+        for number in numbers {
+            let (certificate, key) = (root_certificate_file(number), root_key_file(number));
+            roots.push(Authority::load((&certificate, get(&certificate)?), (&key, get(&key)?))?);
+        }
+        let trust_domain = match roots.first() {
+            Some(first) => first.trust_domain().clone(),
+            None => return Err(IdentityError::Missing(root_certificate_file(1))),
+        };
+        if let Some(other) = roots.iter().find(|root| *root.trust_domain() != trust_domain) {
+            let (first, second) = (trust_domain, other.trust_domain().clone());
+            return Err(IdentityError::TwoTrustDomains { first, second });
+        }
+        let join_key = JoinKey::load(JOIN_KEY_FILE, get(JOIN_KEY_FILE)?)?;
+        let export_secret = ExportSecret::load(EXPORT_SECRET_FILE, get(EXPORT_SECRET_FILE)?)?;
+        Ok(Self { cluster: cluster.clone(), trust_domain, roots, join_key, export_secret })
+    }
+
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &ClusterId {
+        &self.cluster
+    }
+
+    /// Its trust domain.
+    #[must_use]
+    pub fn trust_domain(&self) -> &TrustDomain {
+        &self.trust_domain
+    }
+
+    /// The roots as others are told them. The sequence is the caller's to keep: it grows with each change.
+    ///
+    /// # Errors
+    /// [`BundleRefusal`] when there are more roots than a bundle holds.
+    pub fn bundle(&self, sequence: u64) -> Result<Bundle, BundleRefusal> {
+        let roots: Vec<_> = self.roots.iter().map(Authority::certificate_der).collect();
+        Bundle::parse(sequence, &roots)
+    }
+
+    /// The key that answers first contacts; tokens carry its pin.
+    #[must_use]
+    pub fn join_key(&self) -> &JoinKey {
+        &self.join_key
+    }
+
+    /// Issues a gateway an SVID under the newest root. Its key is new; it never outlives the root.
+    ///
+    /// # Errors
+    /// [`IssueError`] when the root has ended, or nothing can be made.
+    pub fn issue(&self, gateway: &GatewayId, life: Duration, now: Timestamp) -> Result<Svid, IssueError> {
+        self.newest().issue(gateway, life, now)
+    }
+
+    /// Signs an introduction of this cluster, `encoded` as it will cross the wire, with the newest root's key.
+    ///
+    /// # Errors
+    /// [`IdentityError::Make`] when the system has no randomness left.
+    pub fn sign_introduction(&self, encoded: &[u8]) -> Result<Vec<u8>, IdentityError> {
+        self.newest().sign(&signed_bytes(encoded))
+    }
+
+    /// What `peer` calls an export of ours; the same on every replica, another one for each peer and each
+    /// incarnation (B7).
+    #[must_use]
+    pub fn export_id(&self, peer: &TrustDomain, name: &ServiceName, incarnation: Incarnation) -> ExportId {
+        self.export_secret.id(peer, name, incarnation)
+    }
+
+    fn newest(&self) -> &Authority {
+        self.roots.last().expect("an identity has at least one root")
+    }
+}
+
+fn root_number(path: &str) -> Option<u32> {
+    path.strip_prefix("identity/root-")?.strip_suffix(".pem")?.parse().ok()
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("cluster", &self.cluster)
+            .field("trust_domain", &self.trust_domain)
+            .field("roots", &self.roots.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why an identity cannot be made or read.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// A file is not there.
+    #[error("{0} is missing")]
+    Missing(String),
+    /// A file is there and cannot be used.
+    #[error("{path} {problem}")]
+    Unusable {
+        /// The file.
+        path: String,
+        /// The end of the sentence.
+        problem: String,
+    },
+    /// The roots disagree.
+    #[error("the roots belong to two trust domains, {first} and {second}")]
+    TwoTrustDomains {
+        /// The oldest root's.
+        first: TrustDomain,
+        /// Another's.
+        second: TrustDomain,
+    },
+    /// A key or certificate cannot be made.
+    #[error("a key or certificate cannot be made: {0}")]
+    Make(#[from] rcgen::Error),
+}
+
+impl IdentityError {
+    /// The number of its `TMB-` code.
+    #[must_use]
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::Missing(_) | Self::Unusable { .. } | Self::TwoTrustDomains { .. } => 1330,
+            Self::Make(_) => 1331,
+        }
+    }
+
+    fn unusable(path: &str, problem: impl fmt::Display) -> Self {
+        Self::Unusable { path: path.to_owned(), problem: problem.to_string() }
+    }
+}
