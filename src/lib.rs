@@ -8,6 +8,7 @@ pub mod model;
 
 // Floor 1: typed seams to the world.
 pub mod clock;
+pub mod files;
 pub mod net;
 pub mod supervise;
 // Floor 1: the outside world, each part of it once.
