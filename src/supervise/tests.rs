@@ -256,3 +256,24 @@ async fn readiness_waits_for_every_guard() {
     let _draining = readiness.register("draining");
     assert!(!readiness.is_ready());
 }
+
+#[test]
+fn inline_tasks_and_shards_live_in_a_simulation() {
+    let mut simulation = turmoil::Builder::new().build();
+    simulation.client("gateway", async {
+        let tasks = Tasks::inline(Shutdown::new());
+        let start = now();
+        let shards = Shards::inline(2, &tasks, start);
+        let soft = tasks.shutdown().soft();
+        shards.spawn(1, "listener", soft);
+        tasks.spawn_transient("timer", tokio::time::sleep(Duration::from_secs(2)));
+        assert_eq!(tasks.blocking(|| 7).await, 7);
+        assert!(tasks.finish(GRACE).await.is_empty());
+        tasks.shutdown().drain("test");
+        assert!(shards.finish(GRACE).await.is_empty());
+        assert!(shards.last_tick(0) - start >= Duration::from_millis(1_750));
+        assert_eq!(tasks.failed(), None);
+        Ok(())
+    });
+    simulation.run().expect("the simulation ends well");
+}
