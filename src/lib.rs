@@ -15,3 +15,5 @@ pub mod supervise;
 pub mod config;
 // Floor 2.
 pub mod identity;
+// Floor 4: sinks and sources.
+pub mod dns;

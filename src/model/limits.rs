@@ -269,8 +269,10 @@ pub const UNPRIVILEGED_PORT_OFFSET: u16 = 20_000;
 pub const DNS_UDP_BYTES_MAX: u16 = 1_232;
 /// Records of one answer; a headless service with more endpoints answers with as many of them.
 pub const DNS_RECORDS_MAX: usize = 512;
-/// Questions being answered at once; further ones wait in the kernel or are dropped.
-pub const DNS_IN_FLIGHT_MAX: usize = 256;
+/// DNS over TCP: connections at once; further ones wait in the kernel's queue.
+pub const DNS_TCP_CONNECTIONS_MAX: usize = 128;
+/// DNS over TCP: pause before accepting again when descriptors ran out.
+pub const DNS_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// DNS over TCP: idle time.
 pub const DNS_TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
