@@ -40,7 +40,7 @@ impl Backoff {
     /// A dial failed, or a link was lost without a word: when to dial next.
     pub fn failed(&mut self, now: Instant, rng: &mut impl Rng) -> Instant {
         self.settle(now);
-        let ceiling = DIAL_BACKOFF_MIN.saturating_mul(1 << self.failures.min(16)).min(DIAL_BACKOFF_MAX);
+        let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
         let jittered = ceiling.mul_f64(rng.random_range(0.0..=1.0));
         self.no_sooner(now + jittered)
