@@ -21,3 +21,4 @@ pub mod virtual_ip;
 pub mod zone;
 pub mod token;
 pub mod trust;
+pub mod policy;
