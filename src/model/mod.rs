@@ -21,4 +21,6 @@ pub mod virtual_ip;
 pub mod zone;
 pub mod token;
 pub mod trust;
+pub mod peer_state;
 pub mod policy;
+pub mod session;
