@@ -23,4 +23,5 @@ pub mod token;
 pub mod trust;
 pub mod peer_state;
 pub mod policy;
+pub mod replication;
 pub mod session;
