@@ -15,13 +15,15 @@ pub mod limits;
 pub mod liveness;
 pub mod open;
 pub mod outlier;
-#[cfg(test)]
-mod testing;
-pub mod virtual_ip;
-pub mod zone;
-pub mod token;
-pub mod trust;
 pub mod peer_state;
 pub mod policy;
 pub mod replication;
 pub mod session;
+pub mod state;
+pub mod token;
+pub mod trust;
+pub mod virtual_ip;
+pub mod zone;
+
+#[cfg(test)]
+mod testing;

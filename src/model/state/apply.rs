@@ -1,0 +1,233 @@
+//! How an event changes the state. Pure: the same events at the same times give the same state.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{Event, Me, Peer, PeerCatalog, Standing, State, event::CatalogChange};
+use crate::model::{
+    catalog::Row,
+    ids::{ClusterId, Epoch, Seq, ServiceName, Timestamp},
+    import::{Freshness, Import, merge},
+    limits::{CATALOG_FORGOTTEN_AFTER, CATALOG_STALE_AFTER, CATALOG_WITHDRAWN_AFTER, VIRTUAL_IP_KEPT},
+    policy::may_import,
+    replication::RowChange,
+    virtual_ip::VipKey,
+};
+
+impl State {
+    /// Applies one event. Returns whether anything changed; then `version` is one more.
+    pub fn apply(&mut self, event: Event, now: Timestamp) -> bool {
+        let touched = self.change(event, now);
+        let Some(touched) = touched else { return false };
+        for name in &touched {
+            self.merge_import(name, now);
+        }
+        self.version += 1;
+        self.check_invariants();
+        true
+    }
+
+    /// Makes the change itself; `None` when there is none, else the names whose merge may differ.
+    fn change(&mut self, event: Event, now: Timestamp) -> Option<BTreeSet<ServiceName>> {
+        let nothing = BTreeSet::new();
+        match event {
+            Event::Exported(export) => {
+                let name = export.name.clone();
+                let same = self.exports.get(&name).is_some_and(|known| **known == export);
+                (!same).then(|| {
+                    self.exports.insert(name.clone(), Arc::new(export));
+                    BTreeSet::from([name])
+                })
+            }
+            Event::Unexported(name) => self.exports.remove(&name).map(|_| BTreeSet::from([name])),
+            Event::Peer(peer) => self.put_peer(peer),
+            Event::Standing(cluster, standing) => self.edit_peer(&cluster, |peer| peer.standing = standing),
+            Event::Bundle(cluster, bundle) => self.edit_peer(&cluster, |peer| peer.bundle = bundle),
+            Event::Endpoints(cluster, list) => self.edit_peer(&cluster, |peer| peer.endpoints = list),
+            Event::Token(record) => {
+                self.tokens.insert(record.id, Arc::new(record));
+                Some(nothing)
+            }
+            Event::TokenForgotten(id) => self.tokens.remove(&id).map(|_| nothing),
+            Event::Catalog(change) => self.change_catalog(change),
+            Event::CatalogSynced(cluster, position) => self.synced_with(cluster, position),
+            Event::CatalogLoaded { peer, position, rows, current } => {
+                self.peers.get(&peer)?;
+                let rows = rows.into_iter().map(|row| (row.name.clone(), Arc::new(row))).collect();
+                let catalog =
+                    PeerCatalog { position, rows, lost: Some(current), synced: true, ..PeerCatalog::empty() };
+                let touched = catalog.rows.keys().cloned().collect();
+                self.catalogs.insert(peer, catalog);
+                self.age_catalogs(now);
+                Some(touched)
+            }
+            Event::SessionLost(cluster) => {
+                let catalog = self.catalogs.get(&cluster).filter(|catalog| catalog.lost.is_none())?;
+                self.catalogs.insert(cluster, PeerCatalog { lost: Some(now), ..catalog.clone() });
+                Some(nothing)
+            }
+            Event::Tick => self.tick(now),
+            Event::Settings(settings) => (*self.settings != settings).then(|| {
+                self.settings = Arc::new(settings);
+                self.all_names()
+            }),
+            Event::Locality(locality) => (self.me.locality != locality).then(|| {
+                self.me = Arc::new(Me { locality, ..(*self.me).clone() });
+                self.exports.keys().cloned().collect()
+            }),
+        }
+    }
+
+    fn put_peer(&mut self, peer: Peer) -> Option<BTreeSet<ServiceName>> {
+        let cluster = peer.cluster.clone();
+        if self.peers.get(&cluster).is_some_and(|known| **known == peer) {
+            return None;
+        }
+        self.peers.insert(cluster.clone(), Arc::new(peer));
+        Some(self.names_of(&cluster))
+    }
+
+    fn edit_peer(
+        &mut self,
+        cluster: &ClusterId,
+        edit: impl FnOnce(&mut Peer),
+    ) -> Option<BTreeSet<ServiceName>> {
+        let mut peer = (**self.peers.get(cluster)?).clone();
+        edit(&mut peer);
+        self.put_peer(peer)
+    }
+
+    fn change_catalog(&mut self, change: CatalogChange) -> Option<BTreeSet<ServiceName>> {
+        // Rows of a cluster that is no peer (any more) are nobody's.
+        self.peers.get(&change.peer)?;
+        let mut catalog = self.catalogs.get(&change.peer).cloned().unwrap_or_else(PeerCatalog::empty);
+        let mut touched = BTreeSet::new();
+        for row in change.rows {
+            let name = row.name().clone();
+            match row {
+                RowChange::Row(row) => catalog.rows.insert(name.clone(), row),
+                RowChange::Tombstone { .. } => catalog.rows.remove(&name),
+                // The importer has refused it; what was held of the name stays.
+                RowChange::Unreadable { .. } => continue,
+            };
+            touched.insert(name);
+        }
+        for name in change.swept {
+            catalog.rows.remove(&name);
+            touched.insert(name);
+        }
+        catalog.position = change.position;
+        self.catalogs.insert(change.peer, catalog);
+        Some(touched)
+    }
+
+    fn synced_with(&mut self, cluster: ClusterId, position: (Epoch, Seq)) -> Option<BTreeSet<ServiceName>> {
+        self.peers.get(&cluster)?;
+        let held = self.catalogs.get(&cluster).cloned().unwrap_or_else(PeerCatalog::empty);
+        let touched =
+            if held.freshness == Freshness::Fresh { BTreeSet::new() } else { self.names_of(&cluster) };
+        let position = Some(position);
+        let catalog = PeerCatalog { position, freshness: Freshness::Fresh, lost: None, synced: true, ..held };
+        self.catalogs.insert(cluster, catalog);
+        Some(touched)
+    }
+
+    fn tick(&mut self, now: Timestamp) -> Option<BTreeSet<ServiceName>> {
+        let mut touched = self.age_catalogs(now);
+        let over = |released: Option<Timestamp>| released.is_some_and(|at| now.since(at) >= VIRTUAL_IP_KEPT);
+        let freed = self.virtual_ips.iter().any(|(_, entry)| over(entry.released));
+        if freed {
+            Arc::make_mut(&mut self.virtual_ips).expire(now);
+        }
+        let forgotten: Vec<ClusterId> = self
+            .catalogs
+            .iter()
+            .filter(|(_, catalog)| {
+                catalog.lost.is_some_and(|lost| now.since(lost) >= CATALOG_FORGOTTEN_AFTER)
+            })
+            .map(|(cluster, _)| cluster.clone())
+            .collect();
+        for cluster in &forgotten {
+            touched.extend(self.names_of(cluster));
+            self.catalogs.remove(cluster);
+        }
+        (freed || !touched.is_empty() || !forgotten.is_empty()).then_some(touched)
+    }
+
+    /// Judges the age of every catalog without a session (P15).
+    fn age_catalogs(&mut self, now: Timestamp) -> BTreeSet<ServiceName> {
+        let mut touched = BTreeSet::new();
+        for (cluster, catalog) in self.catalogs.clone() {
+            let Some(lost) = catalog.lost else { continue };
+            let age = now.since(lost);
+            let freshness = if age >= CATALOG_WITHDRAWN_AFTER {
+                Freshness::Withdrawn
+            } else if age >= CATALOG_STALE_AFTER {
+                Freshness::Stale
+            } else {
+                Freshness::Fresh
+            };
+            if freshness != catalog.freshness {
+                touched.extend(self.names_of(&cluster));
+                self.catalogs.insert(cluster, PeerCatalog { freshness, ..catalog });
+            }
+        }
+        touched
+    }
+
+    fn names_of(&self, cluster: &ClusterId) -> BTreeSet<ServiceName> {
+        self.catalogs.get(cluster).map(|catalog| catalog.rows.keys().cloned().collect()).unwrap_or_default()
+    }
+
+    fn all_names(&self) -> BTreeSet<ServiceName> {
+        let held = self.catalogs.values().flat_map(|catalog| catalog.rows.keys());
+        self.exports.keys().chain(held).cloned().collect()
+    }
+
+    /// Merges one name anew and gives it, or takes away, its virtual IPs.
+    fn merge_import(&mut self, name: &ServiceName, now: Timestamp) {
+        let own = self.exports.get(name).map(|export| self.own_row(export));
+        let mut offers: Vec<(ClusterId, &Row, Freshness)> = Vec::new();
+        if let Some(row) = &own {
+            offers.push((self.me.cluster.clone(), row, Freshness::Fresh));
+        }
+        for (cluster, catalog) in &self.catalogs {
+            let approved = self.peers.get(cluster).is_some_and(|peer| peer.standing == Standing::Approved);
+            let Some(row) = catalog.rows.get(name).filter(|_| approved) else { continue };
+            if may_import(&self.settings.imports, name, cluster).decision.allowed {
+                offers.push((cluster.clone(), row.as_ref(), catalog.freshness));
+            }
+        }
+        let merged = merge(&offers);
+        let keys = |import: Option<&Import>| -> BTreeSet<VipKey> {
+            import.map(VipKey::of).unwrap_or_default().into_iter().collect()
+        };
+        let old_keys = keys(self.imports.get(name).map(AsRef::as_ref));
+        let new_keys = keys(merged.as_ref());
+        if old_keys != new_keys {
+            let virtual_ips = Arc::make_mut(&mut self.virtual_ips);
+            for key in old_keys.difference(&new_keys) {
+                virtual_ips.release(key, now);
+            }
+            for key in &new_keys {
+                // A full range leaves the import without an address; `tombolo status` says so.
+                let _ = virtual_ips.assign(key, now);
+            }
+        }
+        match merged {
+            Some(import) if self.imports.get(name).is_some_and(|known| **known == import) => {}
+            Some(import) => {
+                self.imports.insert(name.clone(), Arc::new(import));
+            }
+            None => {
+                self.imports.remove(name);
+            }
+        }
+    }
+
+    fn check_invariants(&self) {
+        debug_assert!(
+            self.catalogs.keys().all(|cluster| self.peers.contains_key(cluster)),
+            "a catalog outlived its peer"
+        );
+    }
+}

@@ -1,0 +1,82 @@
+//! What can happen to [`State`](super::State): every change anybody may ask for.
+
+use super::{Peer, Standing};
+use crate::model::{
+    catalog::{Export, Row},
+    ids::{ClusterId, Epoch, Locality, Seq, ServiceName, Timestamp},
+    policy::{Grants, ImportRule},
+    replication::RowChange,
+    token::{TokenId, record::TokenRecord},
+    trust::Bundle,
+};
+
+/// What the config file says and may say anew while running.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Who may see what is exported.
+    pub grants: Grants,
+    /// What is taken of what others export.
+    pub imports: Vec<ImportRule>,
+    /// Whether introductions are taken at all.
+    pub introductions: bool,
+    /// Whose introductions are approved at once: cluster ids, or `@issuer`.
+    pub auto_approve: Vec<String>,
+}
+
+/// One change.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A service is offered, or offered differently.
+    Exported(Export),
+    /// A service is no longer offered.
+    Unexported(ServiceName),
+    /// A peer joined, was introduced, or its record changed.
+    Peer(Peer),
+    /// What was decided about a peer.
+    Standing(ClusterId, Standing),
+    /// A peer's roots changed; judged before.
+    Bundle(ClusterId, Bundle),
+    /// A peer listens elsewhere.
+    Endpoints(ClusterId, Vec<String>),
+    /// A token was issued, redeemed or revoked.
+    Token(TokenRecord),
+    /// A token's record is no longer needed.
+    TokenForgotten(TokenId),
+    /// Rows of a peer's catalog.
+    Catalog(CatalogChange),
+    /// All that a peer exports is held: a session with it is complete.
+    CatalogSynced(ClusterId, (Epoch, Seq)),
+    /// What was held of a peer when the process last ran.
+    CatalogLoaded {
+        /// Whose.
+        peer: ClusterId,
+        /// Which state of the exporter the rows are, if they are one.
+        position: Option<(Epoch, Seq)>,
+        /// Its rows.
+        rows: Vec<Row>,
+        /// When it was last known to be current.
+        current: Timestamp,
+    },
+    /// No session keeps the peer's catalog current any more.
+    SessionLost(ClusterId),
+    /// Time passes: ages are judged.
+    Tick,
+    /// The config file says something else.
+    Settings(Settings),
+    /// This gateway runs elsewhere than before.
+    Locality(Locality),
+}
+
+/// A step of a peer's catalog.
+#[derive(Debug, Clone)]
+pub struct CatalogChange {
+    /// Whose.
+    pub peer: ClusterId,
+    /// Which state of the exporter was held before this step, if it was one. Held again after a restart, it
+    /// makes the exporter repeat this step, which changes nothing.
+    pub position: Option<(Epoch, Seq)>,
+    /// Rows that came or went, in the order they came.
+    pub rows: Vec<RowChange>,
+    /// Rows a snapshot no longer held.
+    pub swept: Vec<ServiceName>,
+}

@@ -1,0 +1,209 @@
+//! Everything this gateway holds to be true, as one value, and the only function that changes it.
+//!
+//! Maps are persistent: cloning `State` is cheap, so each change publishes a new one and readers keep theirs
+//! (settled M1). Figures that change by themselves (round trips, loads, ejections, sessions) are not State.
+//! What is derived from it, such as imports and virtual IPs, is derived here and nowhere else.
+
+mod apply;
+mod diff;
+mod event;
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    diff::Changes,
+    event::{CatalogChange, Event, Settings},
+};
+use super::{
+    catalog::{Export, HeadlessEndpoint, Row},
+    ids::{
+        ClusterId, Epoch, ExportId, GatewayId, Locality, Seq, ServiceLabel, ServiceName, Timestamp,
+        TrustDomain,
+    },
+    import::{Freshness, Import},
+    token::{TokenId, record::TokenRecord},
+    trust::Bundle,
+    virtual_ip::VirtualIps,
+};
+
+/// Who this gateway is; fixed at first start, but for the locality.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Me {
+    /// This cluster.
+    pub cluster: ClusterId,
+    /// Its trust domain.
+    pub trust_domain: TrustDomain,
+    /// This replica.
+    pub gateway: GatewayId,
+    /// Where it runs.
+    pub locality: Locality,
+}
+
+/// What was decided about a peer; what is observed of it is `peer_state`'s matter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Standing {
+    /// Joined by token, or approved.
+    Approved,
+    /// Introduced; waits for a person (B5).
+    Pending,
+    /// Sent an empty bundle, or none of its roots is usable (P23).
+    Distrusted,
+}
+
+/// Another cluster of the clusterset, as it is kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its cluster id.
+    pub cluster: ClusterId,
+    /// Its trust domain; never changes.
+    pub trust_domain: TrustDomain,
+    /// Whose certificates speak for it; used for verifying and dialling alike.
+    pub bundle: Bundle,
+    /// Its `host:port`s, at most eight.
+    pub endpoints: Vec<String>,
+    /// Number of this peering; an older one is fenced (P24).
+    pub generation: u64,
+    /// What was decided about it.
+    pub standing: Standing,
+    /// Who introduced it, if it did not join by token.
+    #[serde(default)]
+    pub introduced_by: Option<ClusterId>,
+    /// Whether its token was redeemed by this cluster, so that its introductions are approved at once.
+    #[serde(default)]
+    pub issuer: bool,
+    /// When it was added.
+    pub added: Timestamp,
+}
+
+/// What is held of one peer's exports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerCatalog {
+    /// Which state of the exporter the rows are, if they are one.
+    pub position: Option<(Epoch, Seq)>,
+    /// The rows by name.
+    pub rows: OrdMap<ServiceName, Arc<Row>>,
+    /// How far they can be trusted.
+    pub freshness: Freshness,
+    /// Since when no session makes progress; absent while one does.
+    pub lost: Option<Timestamp>,
+    /// Whether a whole snapshot was seen (in this life, or before the last write to disk).
+    pub synced: bool,
+}
+
+impl PeerCatalog {
+    /// What is held of a peer before anything came.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self { position: None, rows: OrdMap::new(), freshness: Freshness::Fresh, lost: None, synced: false }
+    }
+}
+
+/// All of it.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// Grows by one with each applied event that changed something.
+    pub version: u64,
+    /// Who we are.
+    pub me: Arc<Me>,
+    /// Policy, from the config file.
+    pub settings: Arc<Settings>,
+    /// What this cluster offers.
+    pub exports: OrdMap<ServiceName, Arc<Export>>,
+    /// Other clusters.
+    pub peers: OrdMap<ClusterId, Arc<Peer>>,
+    /// What they offer.
+    pub catalogs: OrdMap<ClusterId, PeerCatalog>,
+    /// Every name of the clusterset, merged.
+    pub imports: OrdMap<ServiceName, Arc<Import>>,
+    /// The address of every import.
+    pub virtual_ips: Arc<VirtualIps>,
+    /// Join tokens issued here.
+    pub tokens: OrdMap<TokenId, Arc<TokenRecord>>,
+}
+
+impl State {
+    /// The state of a gateway that knows nobody and offers nothing.
+    #[must_use]
+    pub fn new(me: Me, settings: Settings, virtual_ips: VirtualIps) -> Self {
+        Self {
+            version: 0,
+            me: Arc::new(me),
+            settings: Arc::new(settings),
+            exports: OrdMap::new(),
+            peers: OrdMap::new(),
+            catalogs: OrdMap::new(),
+            imports: OrdMap::new(),
+            virtual_ips: Arc::new(virtual_ips),
+            tokens: OrdMap::new(),
+        }
+    }
+
+    /// The peer of a trust domain.
+    #[must_use]
+    pub fn peer_of(&self, domain: &TrustDomain) -> Option<&Arc<Peer>> {
+        self.peers.values().find(|peer| peer.trust_domain == *domain)
+    }
+
+    /// Whether something is held of every approved peer; before that, a miss is not yet an answer.
+    #[must_use]
+    pub fn synced(&self) -> bool {
+        let mut approved = self.peers.values().filter(|peer| peer.standing == Standing::Approved);
+        approved.all(|peer| self.catalogs.get(&peer.cluster).is_some_and(|catalog| catalog.synced))
+    }
+
+    /// This cluster's own export as a row beside the peers', for merging.
+    fn own_row(&self, export: &Export) -> Row {
+        let row = export_row(export, &self.me.locality, ExportId([0; 16]));
+        Row { seq: 0, ..row }
+    }
+}
+
+/// The endpoints of a headless export: one a distinct address, named by it as the standard's system ids are
+/// (`10.1.2.3` is `10-1-2-3`).
+fn headless_endpoints(export: &Export, locality: &Locality) -> Vec<HeadlessEndpoint> {
+    let addresses: BTreeSet<_> =
+        export.ports.iter().flat_map(|port| port.to.iter().map(std::net::SocketAddr::ip)).collect();
+    let named = |ip: std::net::IpAddr| {
+        let hostname = ServiceLabel::parse(&endpoint_hostname(ip)).ok()?;
+        Some(HeadlessEndpoint { hostname, locality: locality.clone(), ready: true })
+    };
+    addresses.into_iter().filter_map(named).collect()
+}
+
+/// How an endpoint of a headless service is called when nobody gave it a name.
+#[must_use]
+pub fn endpoint_hostname(ip: std::net::IpAddr) -> String {
+    let text = ip.to_string().replace(['.', ':'], "-");
+    // `::1` begins with a colon, and a label may not begin or end with a hyphen.
+    format!(
+        "{}{text}{}",
+        if text.starts_with('-') { "0" } else { "" },
+        if text.ends_with('-') { "0" } else { "" }
+    )
+}
+
+/// The row a peer is told of an export: aggregates, no address.
+#[must_use]
+pub fn export_row(export: &Export, locality: &Locality, export_id: ExportId) -> Row {
+    // Ports may list different endpoints; a service is as able as its best port.
+    let total = export.ports.iter().map(|port| port.to.len()).max().unwrap_or(0);
+    let total = u32::try_from(total).unwrap_or(u32::MAX);
+    let endpoints = if export.headless { headless_endpoints(export, locality) } else { Vec::new() };
+    Row {
+        name: export.name.clone(),
+        seq: 0,
+        export_id,
+        ports: export.ports.iter().map(|port| port.port.clone()).collect(),
+        zones: vec![super::catalog::ZoneReady { locality: locality.clone(), ready: total, total }],
+        labels: export.labels.clone(),
+        annotations: std::collections::BTreeMap::new(),
+        created: export.created,
+        headless: export.headless,
+        idempotent: export.idempotent,
+        endpoints,
+    }
+}
