@@ -6,14 +6,19 @@
 // Floor 0: plain data and rules.
 pub mod model;
 
-// Floor 1: typed seams to the world.
+// Floor 1: the outside world, each part of it once.
 pub mod clock;
+pub mod config;
 pub mod files;
 pub mod net;
 pub mod supervise;
-// Floor 1: the outside world, each part of it once.
-pub mod config;
-// Floor 2.
+pub mod wire;
+
+// Floor 2: who we are, and what we hold to be true.
 pub mod identity;
-// Floor 4: sinks and sources.
+
+// Floor 3: connections to peers.
+pub mod link;
+
+// Floor 4: sources and sinks.
 pub mod dns;

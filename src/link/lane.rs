@@ -1,0 +1,274 @@
+//! One QUIC connection of a link: who is at the other end, whether it is usable, what runs on it.
+//!
+//! A lane lives on one shard. It is *up* once `Hello` has settled that no other lane of its number exists
+//! (B1); streams of clients are neither opened nor served before. Its health is judged by the link clock in
+//! `life`, and only published here.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use arc_swap::ArcSwap;
+use quinn::{Connection, ConnectionError};
+use rustls_pki_types::CertificateDer;
+use tokio::sync::watch;
+
+use super::{
+    codes::Close,
+    stream::{Kind, Reader, StreamError, Writer},
+};
+use crate::{
+    identity::Role,
+    model::{
+        ids::{ClusterId, GatewayId, SpiffeId},
+        liveness::{LinkState, RoundTrip},
+    },
+};
+
+/// Figures of a lane that people are shown.
+#[derive(Debug, Clone, Copy)]
+pub struct LaneFigures {
+    /// Smoothed round trip.
+    pub rtt: Duration,
+    /// How long to wait for an answer before something is taken for lost (RFC 9002 section 6.2.1).
+    pub pto: Duration,
+    /// Datagrams lost of those sent, 0 to 1.
+    pub loss: f64,
+    /// Since the last packet of the other side that proves it hears us.
+    pub outbound_age: Duration,
+    /// Since anything arrived.
+    pub inbound_age: Duration,
+}
+
+/// Who a lane leads to.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LaneKey {
+    /// The peer.
+    pub cluster: ClusterId,
+    /// Its gateway.
+    pub gateway: GatewayId,
+}
+
+/// One QUIC connection to one gateway of a peer.
+pub struct Lane {
+    pub(super) connection: Connection,
+    pub(super) key: LaneKey,
+    identity: SpiffeId,
+    pub(super) dialled: bool,
+    shard: usize,
+    born: Instant,
+    up: watch::Sender<bool>,
+    pub(super) health: watch::Sender<LinkState>,
+    pub(super) figures: watch::Sender<LaneFigures>,
+    pub(super) streams: watch::Sender<usize>,
+    pub(super) opened: AtomicUsize,
+    chain: ArcSwap<Vec<CertificateDer<'static>>>,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane")
+            .field("key", &self.key)
+            .field("dialled", &self.dialled)
+            .field("shard", &self.shard)
+            .field("health", &*self.health.borrow())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an authenticated connection is known by.
+pub(super) struct Authenticated {
+    pub(super) key: LaneKey,
+    pub(super) identity: SpiffeId,
+    pub(super) chain: Vec<CertificateDer<'static>>,
+}
+
+impl Lane {
+    pub(super) fn new(
+        connection: Connection,
+        who: Authenticated,
+        dialled: bool,
+        shard: usize,
+        now: Instant,
+    ) -> Arc<Self> {
+        let figures = LaneFigures {
+            rtt: connection.rtt(),
+            pto: RoundTrip::new(Some(connection.rtt())).pto(),
+            loss: 0.0,
+            outbound_age: Duration::ZERO,
+            inbound_age: Duration::ZERO,
+        };
+        Arc::new(Self {
+            connection,
+            key: who.key,
+            identity: who.identity,
+            dialled,
+            shard,
+            born: now,
+            up: watch::Sender::new(false),
+            health: watch::Sender::new(LinkState::Up),
+            figures: watch::Sender::new(figures),
+            streams: watch::Sender::new(0),
+            opened: AtomicUsize::new(0),
+            chain: ArcSwap::from_pointee(who.chain),
+        })
+    }
+
+    /// The gateway at the other end.
+    #[must_use]
+    pub fn key(&self) -> &LaneKey {
+        &self.key
+    }
+
+    /// Its SPIFFE ID, as its SVID proved.
+    #[must_use]
+    pub fn identity(&self) -> &SpiffeId {
+        &self.identity
+    }
+
+    /// Whether this side dialled.
+    #[must_use]
+    pub fn dialled(&self) -> bool {
+        self.dialled
+    }
+
+    /// What the other side was in the handshake.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        if self.dialled { Role::Server } else { Role::Client }
+    }
+
+    /// The shard whose runtime drives it.
+    #[must_use]
+    pub fn shard(&self) -> usize {
+        self.shard
+    }
+
+    /// When the handshake ended.
+    #[must_use]
+    pub fn born(&self) -> Instant {
+        self.born
+    }
+
+    /// The other side's address of this moment.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.connection.remote_address()
+    }
+
+    /// The health of this moment.
+    #[must_use]
+    pub fn health(&self) -> LinkState {
+        *self.health.borrow()
+    }
+
+    /// The figures of this moment.
+    #[must_use]
+    pub fn figures(&self) -> LaneFigures {
+        *self.figures.borrow()
+    }
+
+    /// Proxied streams open now, both directions.
+    #[must_use]
+    pub fn streams(&self) -> usize {
+        *self.streams.borrow()
+    }
+
+    /// Streams this side opened since the handshake.
+    #[must_use]
+    pub fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the lane is no longer up (suspect, down or closed).
+    pub async fn suspect(&self) {
+        let mut health = self.health.subscribe();
+        // The sender lives as long as `self`.
+        let _ = health.wait_for(|health| *health != LinkState::Up).await;
+    }
+
+    /// Waits for the connection's end and tells why it came.
+    pub async fn closed(&self) -> ConnectionError {
+        self.connection.closed().await
+    }
+
+    /// Whether the connection has ended.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.connection.close_reason().is_some()
+    }
+
+    /// Ends the connection with a reason the other side reads.
+    pub fn close(&self, reason: Close) {
+        self.connection.close(reason.code(), reason.phrase().as_bytes());
+    }
+
+    /// Lets streams of clients pass; called once `Hello` is settled.
+    pub(super) fn mark_up(&self) {
+        self.up.send_replace(true);
+    }
+
+    /// Waits until `Hello` is settled.
+    pub(super) async fn wait_up(&self) {
+        let mut up = self.up.subscribe();
+        let _ = up.wait_for(|up| *up).await;
+    }
+
+    /// Keying material of this connection's TLS session (RFC 8446 section 7.5).
+    #[must_use]
+    pub fn exporter(&self, label: &[u8], context: &[u8]) -> Option<[u8; 32]> {
+        let mut material = [0; 32];
+        self.connection.export_keying_material(&mut material, label, context).ok()?;
+        Some(material)
+    }
+
+    /// The newest chain the other side has proven, for the sweep.
+    #[must_use]
+    pub fn chain(&self) -> Arc<Vec<CertificateDer<'static>>> {
+        self.chain.load_full()
+    }
+
+    /// Keeps a newer chain, after re-authentication was verified.
+    pub fn renew_chain(&self, chain: Vec<CertificateDer<'static>>) {
+        self.chain.store(Arc::new(chain));
+    }
+
+    /// Opens a stream of `kind`. Nothing is sent yet: the caller writes [`Kind::number`] with its first bytes,
+    /// so that both travel in one packet.
+    ///
+    /// # Errors
+    /// [`StreamError`] when the connection is gone.
+    pub async fn open(self: &Arc<Self>, kind: Kind) -> Result<(Writer, Reader), StreamError> {
+        let (send, recv) = self
+            .connection
+            .open_bi()
+            .await
+            .map_err(|error| StreamError::Read(quinn::ReadError::ConnectionLost(error)))?;
+        if kind == Kind::Tcp {
+            self.opened.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok((Writer::new(send), Reader::new(recv)))
+    }
+
+    /// Counts a proxied stream for as long as the guard lives; while one is open the lane is probed often.
+    #[must_use]
+    pub fn count_stream(self: &Arc<Self>) -> StreamGuard {
+        self.streams.send_modify(|streams| *streams += 1);
+        StreamGuard(self.clone())
+    }
+}
+
+/// Counts one open stream on its lane.
+#[derive(Debug)]
+pub struct StreamGuard(Arc<Lane>);
+
+impl Drop for StreamGuard {
+    fn drop(&mut self) {
+        self.0.streams.send_modify(|streams| *streams -= 1);
+    }
+}

@@ -1,0 +1,147 @@
+//! What runs on a lane for as long as it lives: its incoming streams, its probes, its end.
+//!
+//! Probing is the shell around `model::liveness`: datagrams in and out, timers, and the verdict published for
+//! whoever opens streams. It runs on the lane's own shard, so it measures the path that data takes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use federation_proto::v1;
+use prost::Message;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::{
+    Caller, Links,
+    codes::{Close, Reset},
+    lane::{Lane, LaneFigures},
+    stream::{CallStream, Kind, Reader, Writer},
+};
+use crate::model::{
+    limits,
+    liveness::{Actions, Change, Liveness, Probe},
+};
+
+/// Runs until the connection ends.
+pub(super) async fn run(links: Links, lane: Arc<Lane>) {
+    let shard = lane.shard();
+    links.0.shards.spawn_transient(shard, "lane streams", accept(links.clone(), lane.clone()));
+    links.0.shards.spawn_transient(shard, "lane probes", probe(links.clone(), lane.clone()));
+    let settled = timeout(limits::HANDSHAKE_TIMEOUT, lane.wait_up());
+    tokio::select! {
+        biased;
+        _ = lane.closed() => {}
+        settled = settled => if settled.is_err() { lane.close(Close::Protocol) },
+    }
+    let end = lane.closed().await;
+    links.registry().remove(&lane);
+    tracing::info!(peer = %lane.key().cluster, gateway = %lane.key().gateway, reason = %end, "lane ended");
+}
+
+/// Takes the other side's streams until the connection ends.
+async fn accept(links: Links, lane: Arc<Lane>) {
+    while let Ok((send, recv)) = lane.connection.accept_bi().await {
+        let (writer, reader) = (Writer::new(send), Reader::new(recv));
+        let served = serve(links.clone(), lane.clone(), writer, reader);
+        links.0.shards.spawn_transient(lane.shard(), "stream", served);
+    }
+}
+
+/// Reads a stream's kind and hands it on.
+async fn serve(links: Links, lane: Arc<Lane>, mut writer: Writer, mut reader: Reader) {
+    let kind = match timeout(limits::HEADER_TIMEOUT, reader.read_varint()).await {
+        Ok(Ok(number)) => Kind::of(number),
+        Ok(Err(_)) | Err(_) => return refuse(&mut writer, &mut reader, Reset::Header),
+    };
+    match kind {
+        Some(kind @ (Kind::Control | Kind::Catalog)) => {
+            let caller = Caller { lane, kind };
+            // The queue is short: a peer that opens calls faster than they are served is turned away.
+            let _ = links.0.calls.try_send(CallStream::new(writer, reader, caller));
+        }
+        Some(Kind::Tcp) => {
+            if timeout(limits::HEADER_TIMEOUT, lane.wait_up()).await.is_err() {
+                return refuse(&mut writer, &mut reader, Reset::Header);
+            }
+            (links.0.serve_tcp)(lane, writer, reader).await;
+        }
+        None => refuse(&mut writer, &mut reader, Reset::Unsupported),
+    }
+}
+
+fn refuse(writer: &mut Writer, reader: &mut Reader, reason: Reset) {
+    writer.reset(reason);
+    reader.stop(reason);
+}
+
+/// Probes the lane and publishes what that says of it.
+async fn probe(links: Links, lane: Arc<Lane>) {
+    lane.wait_up().await;
+    let clock = &links.0.clock;
+    let mut liveness = Liveness::new(Some(lane.connection.rtt()), clock.now());
+    let mut streams = lane.streams.subscribe();
+    loop {
+        let wake = sleep_until(Instant::from_std(liveness.next_wake()));
+        let actions = tokio::select! {
+            biased;
+            datagram = lane.connection.read_datagram() => match datagram {
+                Ok(datagram) => heard(&mut liveness, datagram, clock.now()),
+                Err(_) => return,
+            },
+            _ = streams.changed() => {
+                let open = *streams.borrow_and_update() > 0;
+                liveness.active(open, clock.now())
+            }
+            () = wake => liveness.tick(clock.now()),
+        };
+        carry_out(&lane, actions);
+        publish(&lane, &liveness, clock.now());
+    }
+}
+
+fn heard(liveness: &mut Liveness, datagram: Bytes, now: std::time::Instant) -> Actions {
+    match v1::Probe::decode(datagram) {
+        Ok(probe) => liveness.probe_received(Probe { seq: probe.seq, echo: probe.echo }, now),
+        // A datagram of a later release: it proves nothing, but the peer was heard.
+        Err(_) => {
+            liveness.heard(now);
+            Actions::default()
+        }
+    }
+}
+
+fn carry_out(lane: &Lane, actions: Actions) {
+    if let Some(probe) = actions.send {
+        let datagram = v1::Probe { seq: probe.seq, echo: probe.echo }.encode_to_vec();
+        // A lane without room for 20 bytes of datagram is judged by the answers that do not come.
+        let _ = lane.connection.send_datagram(Bytes::from(datagram));
+    }
+    let (peer, gateway) = (&lane.key().cluster, &lane.key().gateway);
+    match actions.change {
+        Some(Change::BecameSuspect { cause }) => {
+            tracing::warn!(%peer, %gateway, reason = %cause, "lane suspect: new streams go elsewhere");
+        }
+        Some(Change::BecameDown { cause }) => {
+            tracing::warn!(%peer, %gateway, reason = %cause, "lane down: its streams are reset");
+        }
+        Some(Change::BecameUp) => tracing::info!(%peer, %gateway, "lane up again"),
+        None => {}
+    }
+}
+
+fn publish(lane: &Lane, liveness: &Liveness, now: std::time::Instant) {
+    let ages = liveness.ages(now);
+    let path = lane.connection.stats().path;
+    let loss = if path.sent_packets == 0 { 0.0 } else { path.lost_packets as f64 / path.sent_packets as f64 };
+    lane.figures.send_replace(LaneFigures {
+        rtt: liveness.rtt().srtt,
+        pto: liveness.pto(),
+        loss,
+        outbound_age: ages.outbound,
+        inbound_age: ages.inbound,
+    });
+    let state = liveness.state();
+    lane.health.send_if_modified(|known| std::mem::replace(known, state) != state);
+    if state == crate::model::liveness::LinkState::Down {
+        lane.close(Close::Down);
+    }
+}

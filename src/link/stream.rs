@@ -1,0 +1,277 @@
+//! Streams as Tombolo uses them: a kind in front, length-prefixed messages, and no silent truncation.
+//!
+//! A stream begins with a varint kind (design section 4). [`Writer`] resets instead of finishing when it is
+//! dropped, so a transfer that was cut never looks whole. What the bytes after the header mean is the
+//! business of `peer` and `proxy`.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, Bytes, BytesMut};
+use prost::Message;
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::codes::Reset;
+
+/// What a stream is for; its first varint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The control call of a lane 0.
+    Control,
+    /// One direction of catalog exchange.
+    Catalog,
+    /// A proxied TCP connection.
+    Tcp,
+}
+
+impl Kind {
+    /// The number on the wire; all fit one byte of varint.
+    #[must_use]
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Control => 1,
+            Self::Catalog => 2,
+            Self::Tcp => 3,
+        }
+    }
+
+    /// The kind of a number, if this release knows it.
+    #[must_use]
+    pub fn of(number: u64) -> Option<Self> {
+        [Self::Control, Self::Catalog, Self::Tcp].into_iter().find(|kind| u64::from(kind.number()) == number)
+    }
+}
+
+/// Priority of control and catalog streams; above all data (M11).
+pub const PRIORITY_CONTROL: i32 = 2;
+/// Priority of a young data stream.
+pub const PRIORITY_DATA: i32 = 1;
+
+/// Why a stream's beginning, or a message on it, could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// The stream ended inside a message.
+    #[error("the stream ended early")]
+    Truncated,
+    /// A length or number over its cap.
+    #[error("a message of {0} bytes is over the limit")]
+    TooLarge(u64),
+    /// Bytes that are not the message they should be.
+    #[error("a message could not be decoded: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// The transport failed or the other side reset.
+    #[error("reading failed: {0}")]
+    Read(#[from] ReadError),
+    /// The transport failed or the other side stopped reading.
+    #[error("writing failed: {0}")]
+    Write(#[from] WriteError),
+}
+
+/// The sending half. Dropping it without [`Writer::finish`] resets the stream.
+#[derive(Debug)]
+pub struct Writer {
+    inner: SendStream,
+    ended: bool,
+}
+
+impl Writer {
+    /// Guards a fresh stream.
+    #[must_use]
+    pub fn new(inner: SendStream) -> Self {
+        Self { inner, ended: false }
+    }
+
+    /// Sets how this stream ranks among those with data to send.
+    pub fn set_priority(&self, priority: i32) {
+        // The only failure is a stream that has ended, and then it ranks nowhere.
+        let _ = self.inner.set_priority(priority);
+    }
+
+    /// Writes all of `bytes` without copying them.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the lane is gone or the reader stopped.
+    pub async fn write_chunk(&mut self, bytes: Bytes) -> Result<(), WriteError> {
+        self.inner.write_chunk(bytes).await
+    }
+
+    /// Writes all the chunks, vectored.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the lane is gone or the reader stopped.
+    pub async fn write_all_chunks(&mut self, chunks: &mut [Bytes]) -> Result<(), WriteError> {
+        self.inner.write_all_chunks(chunks).await
+    }
+
+    /// Writes a length-prefixed message.
+    ///
+    /// # Errors
+    /// [`StreamError::Write`].
+    pub async fn write_message(&mut self, message: &impl Message) -> Result<(), StreamError> {
+        Ok(self.inner.write_chunk(Bytes::from(message.encode_length_delimited_to_vec())).await?)
+    }
+
+    /// Ends the stream properly: the other side reads the end after all bytes (TCP's FIN).
+    pub fn finish(&mut self) {
+        self.ended = true;
+        // The only failure is a stream already reset by us or stopped by the reader: ended either way.
+        let _ = self.inner.finish();
+    }
+
+    /// Ends the stream abruptly, with the reason (TCP's RST).
+    pub fn reset(&mut self, reason: Reset) {
+        self.ended = true;
+        let _ = self.inner.reset(reason.code());
+    }
+
+    /// Waits until the other side has everything, or stopped reading (then its code).
+    pub async fn stopped(&mut self) -> Option<quinn::VarInt> {
+        self.inner.stopped().await.ok().flatten()
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if !self.ended {
+            let _ = self.inner.reset(Reset::Abandoned.code());
+        }
+    }
+}
+
+/// The receiving half, with whatever was read past a message kept in front.
+#[derive(Debug)]
+pub struct Reader {
+    inner: RecvStream,
+    buffered: BytesMut,
+}
+
+impl Reader {
+    /// Wraps a fresh stream.
+    #[must_use]
+    pub fn new(inner: RecvStream) -> Self {
+        Self { inner, buffered: BytesMut::new() }
+    }
+
+    /// Reads one varint (QUIC's and protobuf's differ: this is protobuf's, as for message lengths).
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub async fn read_varint(&mut self) -> Result<u64, StreamError> {
+        const VARINT_BYTES_MAX: usize = 10;
+        loop {
+            let ends = self.buffered.iter().take(VARINT_BYTES_MAX).any(|byte| byte & 0x80 == 0);
+            if ends {
+                return Ok(prost::encoding::decode_varint(&mut self.buffered)?);
+            }
+            if self.buffered.len() >= VARINT_BYTES_MAX {
+                return Err(StreamError::TooLarge(u64::MAX));
+            }
+            self.fill().await?;
+        }
+    }
+
+    /// Reads a length-prefixed message of at most `bytes_max`.
+    ///
+    /// # Errors
+    /// [`StreamError`].
+    pub async fn read_message<M: Message + Default>(&mut self, bytes_max: usize) -> Result<M, StreamError> {
+        let length = self.read_varint().await?;
+        let wanted = usize::try_from(length).unwrap_or(usize::MAX);
+        if wanted > bytes_max {
+            return Err(StreamError::TooLarge(length));
+        }
+        while self.buffered.len() < wanted {
+            self.fill().await?;
+        }
+        Ok(M::decode(self.buffered.split_to(wanted))?)
+    }
+
+    async fn fill(&mut self) -> Result<(), StreamError> {
+        const CHUNK_BYTES: usize = 8 * 1024;
+        let chunk = self.inner.read_chunk(CHUNK_BYTES, true).await?.ok_or(StreamError::Truncated)?;
+        self.buffered.extend_from_slice(&chunk.bytes);
+        Ok(())
+    }
+
+    /// Takes what was read past the last message; empty when nothing was.
+    pub fn take_buffered(&mut self) -> Bytes {
+        self.buffered.split().freeze()
+    }
+
+    /// The next bytes in order, without copying; `None` at the proper end.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the stream was reset or the lane is gone.
+    pub async fn read_chunk(&mut self, bytes_max: usize) -> Result<Option<Bytes>, ReadError> {
+        if !self.buffered.is_empty() {
+            return Ok(Some(self.take_buffered()));
+        }
+        Ok(self.inner.read_chunk(bytes_max, true).await?.map(|chunk| chunk.bytes))
+    }
+
+    /// Tells the sender that nothing more will be read, and why.
+    pub fn stop(&mut self, reason: Reset) {
+        // The only failure is a stream that has ended.
+        let _ = self.inner.stop(reason.code());
+    }
+}
+
+/// Both halves as one byte stream, for tonic. `I` is what a server learns about the caller.
+#[derive(Debug)]
+pub struct CallStream<I> {
+    writer: Writer,
+    reader: Reader,
+    info: I,
+}
+
+impl<I> CallStream<I> {
+    /// Joins the halves of a control or catalog stream.
+    #[must_use]
+    pub fn new(writer: Writer, reader: Reader, info: I) -> Self {
+        writer.set_priority(PRIORITY_CONTROL);
+        Self { writer, reader, info }
+    }
+}
+
+impl<I: Clone + Send + Sync + 'static> tonic::transport::server::Connected for CallStream<I> {
+    type ConnectInfo = I;
+    fn connect_info(&self) -> I {
+        self.info.clone()
+    }
+}
+
+impl<I: Unpin> AsyncRead for CallStream<I> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let reader = &mut self.reader;
+        if reader.buffered.is_empty() {
+            return AsyncRead::poll_read(Pin::new(&mut reader.inner), cx, buf);
+        }
+        let taken = reader.buffered.len().min(buf.remaining());
+        buf.put_slice(&reader.buffered[..taken]);
+        reader.buffered.advance(taken);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<I: Unpin> AsyncWrite for CallStream<I> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        AsyncWrite::poll_write(Pin::new(&mut self.writer.inner), cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.writer.finish();
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,58 @@
+//! QUIC settings, all of them: windows, timers, buffers, keys. Every figure has its name in `model::limits`.
+
+use std::sync::Arc;
+
+use quinn::{
+    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+
+use super::connection_id::{QuicKeys, ShardConnectionIds};
+use crate::model::limits;
+
+/// Settings of a connection, the same for both directions of dialling.
+pub(super) fn transport() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    let idle = VarInt::from_u64(limits::IDLE_TIMEOUT.as_millis() as u64).unwrap_or(VarInt::MAX);
+    config
+        .max_idle_timeout(Some(IdleTimeout::from(idle)))
+        .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits::BIDI_STREAMS_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u64(limits::STREAM_WINDOW_BYTES).unwrap_or(VarInt::MAX))
+        .receive_window(VarInt::from_u64(limits::CONNECTION_WINDOW_BYTES).unwrap_or(VarInt::MAX))
+        .send_window(limits::CONNECTION_WINDOW_BYTES_MAX)
+        .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
+        .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES);
+    config
+}
+
+/// Settings of a shard's endpoint.
+pub(super) fn endpoint(keys: &QuicKeys, shard: u8, shards: u8, seed: [u8; 32]) -> EndpointConfig {
+    let mut config = EndpointConfig::new(keys.reset_key());
+    let keys = keys.clone();
+    config
+        .cid_generator(move || Box::new(ShardConnectionIds::new(keys.clone(), shard, shards, seed)))
+        .min_reset_interval(limits::RESET_INTERVAL_MIN)
+        .rng_seed(Some(seed));
+    config
+}
+
+/// What an accepting endpoint offers. One value serves all shards, so a Retry token of one is good at the
+/// others.
+pub(super) fn server(tls: QuicServerConfig) -> ServerConfig {
+    let mut config = ServerConfig::with_crypto(Arc::new(tls));
+    config
+        .transport_config(Arc::new(transport()))
+        .max_incoming(limits::HALF_OPEN_MAX)
+        .incoming_buffer_size(limits::HALF_OPEN_BUFFER_BYTES)
+        .incoming_buffer_size_total(limits::HALF_OPEN_BUFFER_BYTES * 256);
+    config
+}
+
+/// What a dial offers.
+pub(super) fn client(tls: QuicClientConfig) -> ClientConfig {
+    let mut config = ClientConfig::new(Arc::new(tls));
+    config.transport_config(Arc::new(transport()));
+    config
+}
