@@ -16,6 +16,7 @@ pub mod wire;
 
 // Floor 2: who we are, and what we hold to be true.
 pub mod identity;
+pub mod store;
 
 // Floor 3: connections to peers.
 pub mod link;

@@ -50,8 +50,6 @@ pub const CATALOG_STALE_AFTER: Duration = Duration::from_secs(60);
 pub const CATALOG_WITHDRAWN_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Then its rows are deleted.
 pub const CATALOG_FORGOTTEN_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// A catalog is written to disk this often when it changed.
-pub const CATALOG_WRITE_INTERVAL: Duration = Duration::from_secs(5);
 
 // --- session clock (P12, P13, M3) ---
 
@@ -188,6 +186,8 @@ pub const ROOTS_PER_BUNDLE_MAX: usize = 16;
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
 /// Peers of one cluster.
 pub const PEERS_MAX: usize = 1_000;
+/// Gateways of one peer that are told apart.
+pub const GATEWAYS_PER_PEER_MAX: usize = 16;
 /// Certificates in a presented chain.
 pub const CHAIN_CERTIFICATES_MAX: usize = 4;
 /// Life of a gateway's SVID unless configured otherwise.
@@ -280,8 +280,10 @@ pub const DNS_TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Events waiting for the store.
 pub const STORE_QUEUE_MAX: usize = 4_096;
-/// The store publishes at most this often.
-pub const STORE_PUBLISH_INTERVAL: Duration = Duration::from_millis(5);
+/// Events the store takes at once, before it publishes.
+pub const STORE_BATCH_MAX: usize = 256;
+/// The store judges ages, and writes catalogs, this often.
+pub const STORE_TICK: Duration = Duration::from_secs(5);
 /// Messages waiting to be written on one call.
 pub const CALL_QUEUE_MAX: usize = 16;
 /// Things remembered for `tombolo events` and the API.

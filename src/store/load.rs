@@ -1,0 +1,98 @@
+//! Reads the state folder back: what was held to be true when the process last ran.
+
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+use super::documents::{self, Exports, Snapshot};
+use crate::{
+    files::{Persist, PersistError},
+    model::{
+        catalog::Export,
+        ids::{ClusterId, Timestamp},
+        state::{Event, Me, Peer, Settings, State},
+        token::record::TokenRecord,
+        virtual_ip::VirtualIps,
+    },
+};
+
+/// A loaded state, and what a person should know of how it was loaded.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Peers, tokens, exports of `tombolo export`, catalogs and virtual IPs.
+    pub state: State,
+    /// Files whose previous copy had to be used, or that are left aside.
+    pub warnings: Vec<PersistError>,
+}
+
+/// Reads everything. `fresh` is the block of virtual IPs to use when none is on disk, or another one is.
+///
+/// # Errors
+/// [`PersistError`] for a record that must last and cannot be read; a catalog that cannot be read is left
+/// aside with a warning, because its peer sends it again.
+pub fn load(
+    persist: &Arc<dyn Persist>,
+    folder: &str,
+    me: Me,
+    settings: Settings,
+    fresh: VirtualIps,
+    now: Timestamp,
+) -> Result<Loaded, PersistError> {
+    let mut reader = Reader { persist: persist.as_ref(), warnings: Vec::new() };
+    let virtual_ips = match reader.read::<VirtualIps>(&documents::virtual_ips(folder))? {
+        Some(kept) if kept.range() == fresh.range() => kept,
+        Some(kept) => kept.moved_to(fresh.range()).unwrap_or(fresh),
+        None => fresh,
+    };
+    let mut state = State::new(me, settings, virtual_ips);
+    let mut events: Vec<Event> = Vec::new();
+    for name in persist.list(documents::PEERS)? {
+        events.extend(reader.read::<Peer>(&format!("{}/{name}", documents::PEERS))?.map(Event::Peer));
+    }
+    for name in persist.list(documents::TOKENS)? {
+        events.extend(reader.read::<TokenRecord>(&format!("{}/{name}", documents::TOKENS))?.map(Event::Token));
+    }
+    let exports: Vec<Export> = reader.read::<Exports>(documents::EXPORTS)?.unwrap_or_default().exports;
+    events.extend(exports.into_iter().map(Event::Exported));
+    events.extend(reader.catalogs(folder)?);
+    for event in events {
+        state.apply(event, now);
+    }
+    Ok(Loaded { state, warnings: reader.warnings })
+}
+
+struct Reader<'a> {
+    persist: &'a dyn Persist,
+    warnings: Vec<PersistError>,
+}
+
+impl Reader<'_> {
+    fn read<T: DeserializeOwned>(&mut self, path: &str) -> Result<Option<T>, PersistError> {
+        let Some(loaded) = self.persist.load(path)? else { return Ok(None) };
+        self.warnings.extend(PersistError::warning(path, &loaded));
+        match serde_json::from_slice(&loaded.bytes) {
+            Ok(document) => Ok(Some(document)),
+            Err(error) => {
+                tracing::error!(file = path, %error, "a state file holds something else than it should");
+                Err(PersistError::Corrupt { path: path.into(), recovered: false })
+            }
+        }
+    }
+
+    fn catalogs(&mut self, folder: &str) -> Result<Vec<Event>, PersistError> {
+        let mut events = Vec::new();
+        for name in self.persist.list(&documents::catalogs(folder))? {
+            let Some(peer) = name.strip_suffix(".snap").and_then(|id| ClusterId::parse(id).ok()) else {
+                continue;
+            };
+            match self.read::<Snapshot>(&documents::catalog(folder, &peer)) {
+                Ok(Some(Snapshot { position, current, rows })) => {
+                    events.push(Event::CatalogLoaded { peer, position, rows, current });
+                }
+                Ok(None) => {}
+                Err(error) => self.warnings.push(error),
+            }
+        }
+        Ok(events)
+    }
+}

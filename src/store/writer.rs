@@ -1,0 +1,130 @@
+//! Writes what differs between two states: durable records before a change counts, catalogs in their own time.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use imbl::{OrdMap, ordmap::DiffItem};
+use serde::Serialize;
+
+use super::documents::{self, Exports, Snapshot};
+use crate::{
+    files::{Persist, PersistError},
+    model::{
+        ids::{ClusterId, Timestamp},
+        state::{PeerCatalog, State},
+        virtual_ip::VirtualIps,
+    },
+    supervise::Tasks,
+};
+
+/// One file to be written, or removed.
+enum Change {
+    Put(String, Vec<u8>),
+    Remove(String),
+}
+
+/// Knows what is on disk.
+pub(super) struct Writer {
+    persist: Arc<dyn Persist>,
+    folder: String,
+    tasks: Tasks,
+    catalogs: BTreeMap<ClusterId, PeerCatalog>,
+    virtual_ips: Arc<VirtualIps>,
+}
+
+impl Writer {
+    pub(super) fn new(persist: Arc<dyn Persist>, folder: String, tasks: Tasks, state: &State) -> Self {
+        let catalogs = state.catalogs.iter().map(|(cluster, held)| (cluster.clone(), held.clone())).collect();
+        Self { persist, folder, tasks, catalogs, virtual_ips: state.virtual_ips.clone() }
+    }
+
+    /// Writes the records that must last before the change counts: exports, peers, tokens.
+    pub(super) async fn write_durable(&self, old: &State, new: &State) -> Result<(), PersistError> {
+        let mut changes = Vec::new();
+        records(&mut changes, &old.peers, &new.peers, documents::peer);
+        records(&mut changes, &old.tokens, &new.tokens, documents::token);
+        if !old.exports.ptr_eq(&new.exports) {
+            changes.push(Change::Put(documents::EXPORTS.to_owned(), json(&Exports::of(new))));
+        }
+        self.carry_out(changes).await
+    }
+
+    /// Writes the catalogs and virtual IPs that changed since they were last written. A disk that fails costs
+    /// nothing but a longer catch-up after a restart.
+    pub(super) async fn write_catalogs(&mut self, state: &State, now: Timestamp) {
+        let mut changes = Vec::new();
+        for (cluster, held) in &state.catalogs {
+            if self.catalogs.get(cluster).is_none_or(|written| differs(written, held)) {
+                let rows = held.rows.values().map(|row| (**row).clone()).collect();
+                let snapshot = Snapshot { position: held.position, current: held.lost.unwrap_or(now), rows };
+                changes.push(Change::Put(documents::catalog(&self.folder, cluster), json(&snapshot)));
+                self.catalogs.insert(cluster.clone(), held.clone());
+            }
+        }
+        let gone = self.catalogs.keys().filter(|cluster| !state.catalogs.contains_key(*cluster));
+        for cluster in gone.cloned().collect::<Vec<_>>() {
+            changes.push(Change::Remove(documents::catalog(&self.folder, &cluster)));
+            self.catalogs.remove(&cluster);
+        }
+        if !Arc::ptr_eq(&self.virtual_ips, &state.virtual_ips) {
+            self.virtual_ips = state.virtual_ips.clone();
+            changes.push(Change::Put(documents::virtual_ips(&self.folder), json(&*state.virtual_ips)));
+        }
+        if let Err(error) = self.carry_out(changes).await {
+            tracing::warn!(%error, "catalogs could not be written; they are held in memory only");
+        }
+    }
+
+    /// Writes everything that is not on disk, with the time until which it was current.
+    pub(super) async fn write_all(&mut self, state: &State, now: Timestamp) {
+        self.catalogs.clear();
+        self.write_catalogs(state, now).await;
+    }
+
+    async fn carry_out(&self, changes: Vec<Change>) -> Result<(), PersistError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let persist = self.persist.clone();
+        let write = move || {
+            for change in changes {
+                match change {
+                    Change::Put(path, bytes) => persist.commit(&path, &bytes).map(|_| ())?,
+                    Change::Remove(path) => persist.remove(&path).map(|_| ())?,
+                }
+            }
+            Ok(())
+        };
+        self.tasks.blocking(write).await
+    }
+}
+
+/// Whether what is held is not what was written; the age alone is no reason to write.
+fn differs(written: &PeerCatalog, held: &PeerCatalog) -> bool {
+    written.position != held.position
+        || written.lost.is_some() != held.lost.is_some()
+        || !written.rows.ptr_eq(&held.rows)
+}
+
+/// The files of a map that changed.
+fn records<K, V>(
+    changes: &mut Vec<Change>,
+    old: &OrdMap<K, Arc<V>>,
+    new: &OrdMap<K, Arc<V>>,
+    path: impl Fn(&K) -> String,
+) where
+    K: Ord + Clone,
+    V: Serialize + PartialEq,
+{
+    for item in old.diff(new) {
+        changes.push(match item {
+            DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
+                Change::Put(path(key), json(&**value))
+            }
+            DiffItem::Remove(key, _) => Change::Remove(path(key)),
+        });
+    }
+}
+
+fn json(document: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec_pretty(document).expect("state documents have text keys and cannot fail to encode")
+}
