@@ -22,4 +22,8 @@ pub mod store;
 pub mod link;
 
 // Floor 4: sources and sinks.
+pub mod admin;
 pub mod dns;
+
+// Floor 6: the command line.
+pub mod cli;

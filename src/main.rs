@@ -1,3 +1,7 @@
 //! The `tombolo` program: hands its arguments on and returns the exit code. No logic lives here.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tombolo::cli::main(std::env::args_os())
+}

@@ -1,0 +1,140 @@
+//! Peers: a short table for `status`, a long one for `peers`, and all there is of one.
+
+use super::words::{Plain, age, count, dash, fields, left, round_trip, round_trip_or_dash, tone_of_state};
+use crate::{
+    admin::api::{LinkStatus, PeerStatus},
+    cli::output::Style,
+    model::ids::Timestamp,
+};
+
+/// Roots that end sooner than this are marked: 30 days, in milliseconds.
+const ROOT_ENDS_SOON_MS: u64 = 30 * 86_400_000;
+
+/// The table inside `status`.
+pub(super) fn short_peers(peers: &[PeerStatus], style: Style) -> String {
+    let header = ["PEER", "STATE", "LINK", "RTT", "LOSS", "SEEN", "IN/OUT", "CATALOG", "CAUSE"];
+    let mut table = Plain::new(&header, Some(1), style);
+    for peer in peers {
+        let link = peer.link.as_ref();
+        table.row(
+            tone_of_state(&peer.state),
+            [
+                peer.cluster.to_string(),
+                state_and_age(peer),
+                link.map_or_else(dash, |link| link.state.clone()),
+                round_trip_or_dash(link.map(|link| link.rtt_ms)),
+                link.map_or_else(dash, |link| format!("{:.1}%", link.loss * 100.0)),
+                link.map_or_else(dash, seen),
+                format!("{}/{}", peer.imported, peer.exported),
+                catalog(peer),
+                peer.cause.clone(),
+            ],
+        );
+    }
+    table.text()
+}
+
+/// `tombolo peers`.
+pub(crate) fn peers(peers: &[PeerStatus], now: Timestamp, style: Style) -> String {
+    if peers.is_empty() {
+        return "No peers yet: `tombolo token create` here, `tombolo join -` there\n".to_owned();
+    }
+    let header =
+        ["PEER", "STATE", "TRUST DOMAIN", "RTT", "IMPORT", "EXPORT", "LAG", "DATA AGE", "ROOT ENDS", "CAUSE"];
+    let mut table = Plain::new(&header, Some(1), style);
+    for peer in peers {
+        table.row(
+            tone_of_state(&peer.state),
+            [
+                peer.cluster.to_string(),
+                state_and_age(peer),
+                peer.trust_domain.to_string(),
+                round_trip_or_dash(peer.link.as_ref().map(|link| link.rtt_ms)),
+                peer.imported.to_string(),
+                peer.exported.to_string(),
+                peer.lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string()),
+                peer.catalog_age_ms.map_or_else(dash, age),
+                root_ends(peer, now),
+                peer.cause.clone(),
+            ],
+        );
+    }
+    let mut text = table.text();
+    for peer in peers {
+        if let Some(failure) = &peer.dial_failure {
+            text += &format!("! {}: {failure}\n", peer.cluster);
+        }
+        if !peer.refusals.is_empty() {
+            let refused = count(peer.refusals.len(), "row");
+            text += &format!("! {}: {refused} refused, see `tombolo peers {}`\n", peer.cluster, peer.cluster);
+        }
+    }
+    text
+}
+
+/// `tombolo peers NAME`.
+pub(crate) fn peer(peer: &PeerStatus, now: Timestamp, style: Style) -> String {
+    let state = style.paint(tone_of_state(&peer.state), &peer.state);
+    let optional = |value: Option<String>| value.unwrap_or_default();
+    let mut text = fields([
+        ("peer", peer.cluster.to_string()),
+        ("state", format!("{state} for {}: {}", age(peer.state_age_ms), peer.cause)),
+        ("trust domain", peer.trust_domain.to_string()),
+        ("fingerprint", peer.fingerprint.clone()),
+        ("root ends", root_ends(peer, now)),
+        ("introduced by", optional(peer.introduced_by.as_ref().map(ToString::to_string))),
+        ("endpoints", peer.endpoints.join(", ")),
+        ("link", peer.link.as_ref().map_or_else(|| "none".to_owned(), link)),
+        ("last dial", optional(peer.dial_failure.clone())),
+        ("services", format!("{} taken from it, {} told to it", peer.imported, peer.exported)),
+        ("catalog", catalog(peer)),
+    ]);
+    for refusal in &peer.refusals {
+        text += &format!("! refused: {refusal}\n");
+    }
+    text
+}
+
+fn state_and_age(peer: &PeerStatus) -> String {
+    format!("{} {}", peer.state, age(peer.state_age_ms))
+}
+
+/// Both directions apart: heard from it, and known to hear us.
+fn seen(link: &LinkStatus) -> String {
+    format!("{}/{}", age(link.inbound_age_ms), age(link.outbound_age_ms))
+}
+
+fn catalog(peer: &PeerStatus) -> String {
+    let theirs = match peer.catalog_age_ms {
+        None => "not there yet".to_owned(),
+        Some(0) => "current".to_owned(),
+        Some(old) => format!("{} old", age(old)),
+    };
+    match peer.lag {
+        None | Some(0) => theirs,
+        Some(lag) => format!("{theirs}, {lag} of ours unconfirmed"),
+    }
+}
+
+fn root_ends(peer: &PeerStatus, now: Timestamp) -> String {
+    let end = peer.root_expires_unix_ms;
+    let soon = end.0.saturating_sub(now.0) < ROOT_ENDS_SOON_MS;
+    let mark = if soon { " (!)" } else { "" };
+    format!("{}{mark}", left(end, now))
+}
+
+fn link(link: &LinkStatus) -> String {
+    format!(
+        "{} for {}, to gateway {} at {}, dialled by {}; rtt {}, loss {:.1}%, heard {} ago, hears us {} ago, {}",
+        link.state,
+        age(link.up_ms),
+        link.gateway,
+        link.address,
+        link.dialled_by,
+        round_trip(link.rtt_ms),
+        link.loss * 100.0,
+        age(link.inbound_age_ms),
+        age(link.outbound_age_ms),
+        count(link.streams, "stream")
+    )
+}
