@@ -58,6 +58,8 @@ pub enum Output {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Show the main job on this host: three clusters, one name, two faults
+    Demo(DemoArgs),
     /// Create, list or revoke join tokens
     #[command(subcommand)]
     Token(TokenVerb),
@@ -135,6 +137,14 @@ pub struct RunArgs {
     /// End when the process that started this one ends
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,
+}
+
+/// `tombolo demo`.
+#[derive(Debug, Clone, Args)]
+pub struct DemoArgs {
+    /// End after the summary instead of serving on
+    #[arg(long)]
+    pub once: bool,
 }
 
 /// `tombolo token`.

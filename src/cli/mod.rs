@@ -9,6 +9,7 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 pub mod args;
 mod client;
+mod demo;
 mod join;
 mod output;
 mod render;
@@ -63,6 +64,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn dispatch(cli: Cli, printer: Printer) -> Result<(), Problem> {
     let shared = &cli.shared;
     match cli.verb {
+        Verb::Demo(args) => demo::run(&args, printer).await,
         Verb::Token(verb) => verbs::token(verb, shared, printer).await,
         Verb::Join(args) => join::run(&args, shared, printer).await,
         Verb::Status => verbs::status(shared, printer).await,
