@@ -86,7 +86,10 @@ impl Authority {
         let trust_domain = trust_domain.ok_or_else(|| unusable("does not carry a trust domain"))?;
         let pair = load_key(key)?;
         if spki_sha256(&pair) != *root.spki_sha256() {
-            return Err(IdentityError::unusable(key.0, format_args!("is not the key of {}", certificate.0)));
+            return Err(IdentityError::NotAPair {
+                key: key.0.to_owned(),
+                certificate: certificate.0.to_owned(),
+            });
         }
         let issuer = Issuer::from_ca_cert_der(&der, pair)
             .map_err(|problem| IdentityError::unusable(certificate.0, problem))?;

@@ -15,6 +15,7 @@ use webpki::EndEntityCert;
 
 use super::verifier::{Role, Trust, TrustError};
 use crate::model::{
+    code::Code,
     ids::{Timestamp, TrustDomain},
     limits::CHAIN_CERTIFICATES_MAX,
     trust::sha256,
@@ -159,22 +160,24 @@ struct Told(TrustError);
 
 impl fmt::Debug for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "TMB-{} {}", self.0.code(), self.0)
+        write!(f, "{} {}", self.0.code(), self.0)
     }
 }
 
-/// The number of the `TMB-` code with which this side refused the other's certificate, when that is how a
-/// connection failed. A refusal by the other side is not looked at: it could say anything.
+/// The code with which this side refused the other's certificate, when that is how a connection failed. A
+/// refusal by the other side is not looked at: it could say anything. (An unknown trust domain and a chain
+/// of unknown roots are one to TLS, and so here.)
 #[must_use]
-pub fn refusal_code(error: &quinn::ConnectionError) -> Option<u16> {
+pub fn refusal_code(error: &quinn::ConnectionError) -> Option<Code> {
     let quinn::ConnectionError::TransportError(error) = error else { return None };
-    if let Some((_, rest)) = error.reason.split_once("TMB-") {
-        return rest.get(..4)?.parse().ok();
+    if let Some(at) = error.reason.find("TMB-") {
+        return Code::parse(error.reason.get(at..at + 8)?).ok();
     }
     let certificate = error.reason.strip_prefix("invalid peer certificate: ")?;
     match certificate {
-        "UnknownIssuer" => Some(1320),
-        "Expired" | "NotValidYet" => Some(1322),
-        _ => Some(1326),
+        "UnknownIssuer" => Some(Code::CHAIN_NOT_TRUSTED),
+        "Expired" => Some(Code::SVID_EXPIRED),
+        "NotValidYet" => Some(Code::CLOCK_SKEW),
+        _ => Some(Code::IDENTITY_REFUSED),
     }
 }

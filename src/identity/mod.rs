@@ -30,6 +30,7 @@ pub use self::{
     verifier::{Role, Trust, TrustError, presented_chain},
 };
 use crate::model::{
+    code::Code,
     ids::{ClusterId, ExportId, GatewayId, Incarnation, ServiceName, Timestamp, TrustDomain},
     introduction::signed_bytes,
     trust::{Bundle, BundleRefusal, default_trust_domain},
@@ -214,6 +215,14 @@ pub enum IdentityError {
         /// The end of the sentence.
         problem: String,
     },
+    /// A key and a certificate that do not belong together.
+    #[error("{key} is not the key of {certificate}")]
+    NotAPair {
+        /// The key's file.
+        key: String,
+        /// The certificate's file.
+        certificate: String,
+    },
     /// The roots disagree.
     #[error("the roots belong to two trust domains, {first} and {second}")]
     TwoTrustDomains {
@@ -228,12 +237,14 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub fn code(&self) -> u16 {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Missing(_) | Self::Unusable { .. } | Self::TwoTrustDomains { .. } => 1330,
-            Self::Make(_) => 1331,
+            Self::Missing(_) => Code::STATE_INCOMPLETE,
+            Self::Unusable { .. } | Self::TwoTrustDomains { .. } => Code::IDENTITY_UNUSABLE,
+            Self::NotAPair { .. } => Code::KEY_MISMATCH,
+            Self::Make(_) => Code::KEY_NOT_MADE,
         }
     }
 

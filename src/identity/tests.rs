@@ -20,6 +20,7 @@ use x509_parser::time::ASN1Time;
 
 use super::*;
 use crate::model::{
+    code::Code,
     introduction::{ClusterRecord, check_record},
     limits::{CLOCK_SKEW_MAX, INTRODUCTION_LIFE, ROOT_LIFE, SVID_LIFE},
     token::proof::{EXPORTER_LABEL, transcript},
@@ -356,7 +357,7 @@ async fn the_wrong_cluster_at_an_address_is_refused() {
     let (east, west, north) = (cluster("east"), cluster("west"), cluster("north"));
     let (server, client) = (start(&east, &[&west]), start(&west, &[&east, &north]));
     let ends = meet(&client.endpoint, &server.endpoint, client.tls.peer_client(north.domain())).await;
-    assert_eq!(ends.0.err().as_ref().and_then(refusal_code), Some(1323));
+    assert_eq!(ends.0.err().as_ref().and_then(refusal_code), Some(Code::WRONG_GATEWAY));
     assert!(ends.1.is_err());
 }
 
@@ -365,7 +366,7 @@ async fn a_client_that_is_not_believed_is_refused_by_the_server() {
     let (east, west) = (cluster("east"), cluster("west"));
     let (server, client) = (start(&east, &[]), start(&west, &[&east]));
     let ends = meet(&client.endpoint, &server.endpoint, client.tls.peer_client(east.domain())).await;
-    assert_eq!(ends.1.err().as_ref().and_then(refusal_code), Some(1320));
+    assert_eq!(ends.1.err().as_ref().and_then(refusal_code), Some(Code::CHAIN_NOT_TRUSTED));
     assert!(ends.0.is_err(), "the client hears of it");
 }
 
@@ -416,7 +417,7 @@ async fn a_joiner_meets_the_pinned_key_and_no_other() {
     let wrong = join_client(west.identity.join_key().pin(), &clock());
     let ends = meet(&client.endpoint, &server.endpoint, wrong).await;
     let error = ends.0.expect_err("another key");
-    assert!(error.to_string().contains("TMB-1205 the key of the dialled address"), "{error}");
+    assert!(error.to_string().contains("TMB-1206 the key of the dialled address"), "{error}");
     assert_eq!(refusal_code(&error), Some(TrustError::WrongPin.code()));
 }
 

@@ -16,6 +16,7 @@ use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use crate::model::{
+    code::Code,
     ids::{IdError, SpiffeId, Timestamp, TrustDomain},
     limits::{CHAIN_CERTIFICATES_MAX, CLOCK_SKEW_MAX},
     trust::{Bundle, Root},
@@ -151,24 +152,27 @@ pub enum TrustError {
 }
 
 impl TrustError {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub fn code(&self) -> u16 {
+    pub fn code(&self) -> Code {
         match self {
-            Self::UnknownDomain(_) | Self::UnknownIssuer(_) => 1320,
-            Self::RootExpired(_) => 1321,
-            Self::Expired(_) | Self::NotYetValid(_) => 1322,
-            Self::OtherDomain { .. } | Self::OtherPeer { .. } => 1323,
-            Self::BadProof(_) => 1324,
-            Self::WrongPin => 1205,
-            Self::NoCertificate => 1325,
-            Self::ChainTooLong(_)
+            Self::UnknownDomain(_) => Code::TRUST_DOMAIN_UNKNOWN,
+            Self::UnknownIssuer(_) => Code::CHAIN_NOT_TRUSTED,
+            Self::RootExpired(_) => Code::ROOT_EXPIRED,
+            Self::Expired(_) => Code::SVID_EXPIRED,
+            Self::NotYetValid(_) => Code::CLOCK_SKEW,
+            Self::OtherDomain { .. } => Code::WRONG_GATEWAY,
+            Self::OtherPeer { .. } => Code::REAUTHENTICATION_REFUSED,
+            Self::BadProof(_) => Code::PROOF_INVALID,
+            Self::WrongPin => Code::TOKEN_PIN_MISMATCH,
+            Self::NoCertificate
+            | Self::ChainTooLong(_)
             | Self::Malformed
             | Self::NotOneUri(_)
             | Self::NotSpiffe(_)
             | Self::NotAGateway(_)
             | Self::Authority(_)
-            | Self::Purpose(_) => 1326,
+            | Self::Purpose(_) => Code::IDENTITY_REFUSED,
         }
     }
 }

@@ -77,7 +77,10 @@ impl Code {
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         match self {
-            Self::FLAG_INVALID | Self::TOKEN_NOT_A_TOKEN | Self::TOKEN_LIFE_INVALID => 2,
+            Self::FLAG_INVALID
+            | Self::TOKEN_NOT_A_TOKEN
+            | Self::TOKEN_LIFE_INVALID
+            | Self::TOKEN_USES_INVALID => 2,
             Self::COMMAND_TIMED_OUT | Self::JOIN_TIMED_OUT => 4,
             Self::NO_DAEMON | Self::NO_SUCH_EXPORT | Self::REQUEST_INVALID | Self::PART_FAILED => 1,
             Self(1000..=1199) => 3,

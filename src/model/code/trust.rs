@@ -54,8 +54,8 @@ codes! {
     APPROVAL_PENDING = 1217, "waiting for approval",
         "The peer was introduced by another member, and `auto_approve` does not name that member, so a person decides.",
         "add the introducer to `auto_approve` and reload, or join the peer with a token of its own";
-    PROOF_INVALID = 1218, "proof of the token invalid",
-        "The request was not signed with the token for this very connection: it was relayed or changed on its way.",
+    PROOF_INVALID = 1218, "proof of a key invalid",
+        "What was signed is not this very connection and request, or not by the gateway's key: it was relayed or changed on its way.",
         "join again over a path without a relay that ends TLS";
     ALREADY_JOINED = 1219, "already joined",
         "This cluster is already a peer of the one that made the token. Nothing was changed, and the token is still good.",
@@ -79,7 +79,7 @@ codes! {
         "The number of join exchanges in progress is bounded.",
         "try again in a few seconds";
     INTRODUCTION_REFUSED = 1226, "introduction refused",
-        "A member passed on a record of a cluster that is not signed by that cluster's root, has expired, or exceeds what one member may introduce.",
+        "A member passed on a record of a cluster that is not signed by that cluster's root, has expired, or exceeds what one member may introduce; or the settings refuse introductions.",
         "join that cluster with a token of its own";
     NO_PATH = 1227, "neither side can dial",
         "The peer was introduced, but no gateway of either cluster reaches one of the other's addresses.",
@@ -87,6 +87,12 @@ codes! {
     NO_SUCH_PEER = 1228, "no such peer",
         "This cluster has no peer of that id.",
         "list them: `tombolo peers`";
+    TOKEN_INVALID = 1229, "token breaks a rule of its format",
+        "The token arrived whole, but it says something no token may say: its maker had a fault.",
+        "compare `tombolo version` on both sides, then make a new token";
+    TOKEN_USES_INVALID = 1230, "token uses out of range",
+        "A token is good for at least one and at most 32 clusters.",
+        "choose `--uses` between 1 and 32";
 
     IDENTITY_REFUSED = 1301, "identity refused",
         "The certificate shown is not a gateway's SVID: it must have exactly one URI name, a SPIFFE ID of a gateway.",
@@ -116,7 +122,7 @@ codes! {
         "The peer's new certificate does not belong to the gateway of this connection, so the connection keeps its old one and ends with it.",
         "compare `tombolo version` on both sides";
     BUNDLE_REFUSED = 1310, "trust bundle refused",
-        "The peer's new bundle is older than the known one, too large, or holds a root that is no root. The known one stays.",
+        "A peer's or joiner's bundle is older than the known one, too large, or holds a root that cannot be used. Nothing was changed.",
         "look at the peer's log for its last rotation";
     ROOT_EXPIRES_SOON = 1311, "root expires soon",
         "A root is near its end and no successor has been seen.",
@@ -127,4 +133,10 @@ codes! {
     PEER_REVOKED = 1313, "peer revoked",
         "The peer's trust domain and keys are blocked on this cluster.",
         "use a new identity there: a fresh `--state`, then a new token";
+    IDENTITY_UNUSABLE = 1314, "identity in the state folder unusable",
+        "A key or certificate in the state folder cannot be read or does not fit the others. A new identity is never made in silence.",
+        "restore the folder `identity` from a backup, or start afresh with another `--state` and join again";
+    KEY_NOT_MADE = 1315, "key or certificate cannot be made",
+        "The system has no randomness left, or the clock is out of the range of certificates.",
+        "check the clock of this host, then start the gateway again";
 }

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use x509_parser::{certificate::X509Certificate, prelude::FromDer};
 
 use super::{
+    code::Code,
     ids::{ClusterId, Timestamp, TrustDomain},
     limits::{CLOCK_SKEW_MAX, INTRODUCTION_LIFE, INTRODUCTIONS_PER_PEER_MAX, PEER_ENDPOINTS_MAX},
     token::is_address,
@@ -81,14 +82,14 @@ pub enum RecordRefusal {
 }
 
 impl RecordRefusal {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub fn code(&self) -> u16 {
+    pub fn code(&self) -> Code {
         match self {
-            Self::BadSignature(_) => 1310,
-            Self::Expired { .. } | Self::Times(_) => 1311,
-            Self::Endpoints(_) => 1312,
-            Self::Root { .. } => 1302,
+            Self::BadSignature(_) | Self::Expired { .. } | Self::Times(_) | Self::Endpoints(_) => {
+                Code::INTRODUCTION_REFUSED
+            }
+            Self::Root { .. } => Code::BUNDLE_REFUSED,
         }
     }
 }
@@ -241,14 +242,12 @@ pub enum IntroductionRefusal {
 }
 
 impl IntroductionRefusal {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub fn code(&self) -> u16 {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Disabled => 1313,
-            Self::TooDeep(_) => 1314,
-            Self::TooMany(_) => 1315,
-            Self::ClusterIdTaken { .. } => 1307,
+            Self::Disabled | Self::TooDeep(_) | Self::TooMany(_) => Code::INTRODUCTION_REFUSED,
+            Self::ClusterIdTaken { .. } => Code::CLUSTER_ID_TAKEN,
             Self::Bundle(refusal) => refusal.code(),
         }
     }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use super::{
+    code::Code,
     ids::{IdError, Timestamp, TrustDomain},
     limits::{PEER_ENDPOINT_BYTES_MAX, PEER_ENDPOINTS_MAX, TOKEN_BYTES_MAX},
 };
@@ -157,14 +158,14 @@ pub enum TokenError {
 }
 
 impl TokenError {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub fn code(&self) -> u16 {
+    pub fn code(&self) -> Code {
         match self {
-            Self::WrongPrefix => 1201,
-            Self::Damaged | Self::TooLong => 1202,
-            Self::NewerVersion { .. } => 1203,
-            Self::Invalid(_) => 1204,
+            Self::WrongPrefix => Code::TOKEN_NOT_A_TOKEN,
+            Self::Damaged | Self::TooLong => Code::TOKEN_DAMAGED,
+            Self::NewerVersion { .. } => Code::TOKEN_NEWER,
+            Self::Invalid(_) => Code::TOKEN_INVALID,
         }
     }
 }

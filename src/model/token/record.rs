@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{TokenId, TokenSecret, proof};
 use crate::model::{
+    code::Code,
     ids::{ClusterId, Timestamp, TrustDomain},
     limits::{TOKEN_REPLAY_GRACE, TOKEN_TTL, TOKEN_TTL_MAX, TOKEN_TTL_MIN, TOKEN_USES_MAX},
 };
@@ -95,6 +96,17 @@ pub enum TermsError {
     /// Outside 1 to [`TOKEN_USES_MAX`].
     #[error("a token has 1 to {TOKEN_USES_MAX} uses, not {0}")]
     Uses(u32),
+}
+
+impl TermsError {
+    /// Its row of the table of codes.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            Self::Ttl(_) => Code::TOKEN_LIFE_INVALID,
+            Self::Uses(_) => Code::TOKEN_USES_INVALID,
+        }
+    }
 }
 
 impl TokenRecord {
@@ -200,16 +212,16 @@ pub enum Denial {
 }
 
 impl Denial {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub fn code(&self) -> u16 {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Unproven => 1210,
-            Self::Expired { .. } => 1211,
-            Self::Reused { .. } => 1212,
-            Self::Revoked => 1213,
-            Self::OtherCluster { .. } => 1214,
-            Self::OtherTrustDomain { .. } => 1215,
+            Self::Unproven => Code::JOIN_DENIED,
+            Self::Expired { .. } => Code::TOKEN_EXPIRED,
+            Self::Reused { .. } => Code::TOKEN_REDEEMED,
+            Self::Revoked => Code::TOKEN_REVOKED,
+            Self::OtherCluster { .. } => Code::TOKEN_FOR_ANOTHER,
+            Self::OtherTrustDomain { .. } => Code::TRUST_DOMAIN_MISMATCH,
         }
     }
 }

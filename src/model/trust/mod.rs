@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::root::{Root, RootProblem};
 use super::{
+    code::Code,
     ids::{ClusterId, Timestamp, TrustDomain},
     limits::{BUNDLE_BYTES_MAX, ROOTS_PER_BUNDLE_MAX},
 };
@@ -217,16 +218,17 @@ pub enum BundleRefusal {
 }
 
 impl BundleRefusal {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub fn code(&self) -> u16 {
+    pub fn code(&self) -> Code {
         match self {
-            Self::Empty | Self::TooManyRoots { .. } | Self::TooLarge { .. } | Self::DuplicateKey => 1301,
-            Self::Root { .. } => 1302,
-            Self::StaleSequence { .. } => 1303,
-            Self::OwnDomain(_) => 1304,
-            Self::TrustConflict(_) => 1305,
-            Self::SharedKey { .. } => 1306,
+            Self::Empty
+            | Self::TooManyRoots { .. }
+            | Self::TooLarge { .. }
+            | Self::DuplicateKey
+            | Self::Root { .. }
+            | Self::StaleSequence { .. } => Code::BUNDLE_REFUSED,
+            Self::OwnDomain(_) | Self::TrustConflict(_) | Self::SharedKey { .. } => Code::TRUST_CONFLICT,
         }
     }
 }
