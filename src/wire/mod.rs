@@ -4,13 +4,18 @@
 //! field it refuses. What goes out cannot fail.
 
 mod control;
+mod join;
 mod replication;
 mod row;
 
-use crate::model::ids::IdError;
+use crate::model::{ids::IdError, trust::BundleRefusal};
 
 pub use self::{
     control::{Greeting, HeartbeatFacts, PROTO_VERSION, endpoints, heartbeat, hello},
+    join::{
+        JoinAsk, JoinGrant, JoinReply, OfferedBundle, cluster_record, cluster_record_proto, join_ask,
+        join_reply, join_request_proto, join_response_proto,
+    },
     replication::{exporter_message, exporter_proto, importer_message, importer_proto},
     row::{locality, locality_proto},
 };
@@ -42,6 +47,9 @@ pub enum WireError {
         /// How many are taken.
         limit: usize,
     },
+    /// A bundle that cannot be one.
+    #[error("the bundle is refused: {0}")]
+    Bundle(#[from] BundleRefusal),
     /// A kind of message this release does not know.
     #[error("a message of an unknown kind")]
     Unknown,
