@@ -37,6 +37,7 @@ use std::{
 use super::{
     catalog::ZoneReady,
     ids::{ClusterId, Locality, ServiceName},
+    import::Freshness,
     limits::{FAILBACK_HOLD, PANIC_PERCENT},
     liveness::LinkState,
     outlier::{OutlierKey, Standing},
@@ -73,21 +74,10 @@ pub struct ClusterView {
     pub cluster: ClusterId,
     /// Its ready counts by locality.
     pub zones: Vec<ZoneReady>,
-    /// How far its catalog can be believed; this cluster's own is always live.
+    /// How far its catalog can be believed; this cluster's own is always fresh.
     pub freshness: Freshness,
     /// Whether it exposes the port: traffic to a port goes only to clusters that do (KEP-1645).
     pub exposes_port: bool,
-}
-
-/// How far a catalog can be believed (rule P15).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Freshness {
-    /// Its session is there.
-    Live,
-    /// It has had no session for a minute: lowest priority.
-    Stale,
-    /// For ten minutes: not used.
-    Withdrawn,
 }
 
 /// Where the choosing gateway stands.

@@ -9,11 +9,12 @@ use super::{
     super::{
         bands::Band,
         ids::{ClusterId, Locality},
+        import::Freshness,
         liveness::LinkState,
         outlier::OutlierKey,
         outlier::Standing,
     },
-    Affinity, ClusterView, FailoverPolicy, Freshness, HealthView, ImportView, Where,
+    Affinity, ClusterView, FailoverPolicy, HealthView, ImportView, Where,
     arithmetic::{apportion, effective_weight, level_health, level_loads, panics, total_health},
     pick::Target,
     ramp,

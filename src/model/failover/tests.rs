@@ -53,7 +53,7 @@ fn cluster(name: &str, zones: &[(&str, u32, u32)]) -> ClusterView {
     ClusterView {
         cluster: id(name),
         zones: zones.iter().map(|(place, ready, total)| zone(place, *ready, *total)).collect(),
-        freshness: Freshness::Live,
+        freshness: Freshness::Fresh,
         exposes_port: true,
     }
 }
@@ -378,7 +378,7 @@ fn worlds() -> impl Strategy<Value = World> {
             view.freshness = match fresh {
                 0 => Freshness::Withdrawn,
                 1 => Freshness::Stale,
-                _ => Freshness::Live,
+                _ => Freshness::Fresh,
             };
             view.exposes_port = fresh != 2;
             let (cluster, now) = (view.cluster.clone(), world.now);
