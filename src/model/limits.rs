@@ -227,6 +227,8 @@ pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const JOINS_IN_FLIGHT_MAX: usize = 16;
 /// Records one introducer may pass on.
 pub const INTRODUCTIONS_PER_PEER_MAX: usize = 64;
+/// Bytes of an introduction's record: a bundle and the little around it.
+pub const INTRODUCTION_BYTES_MAX: usize = BUNDLE_BYTES_MAX + 8 * 1024;
 /// Life of an introduction record.
 pub const INTRODUCTION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
