@@ -214,7 +214,7 @@ impl Lane {
     }
 
     /// Waits until `Hello` is settled.
-    pub(super) async fn wait_up(&self) {
+    pub async fn wait_up(&self) {
         let mut up = self.up.subscribe();
         let _ = up.wait_for(|up| *up).await;
     }

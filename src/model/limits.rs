@@ -135,6 +135,8 @@ pub const CONNECTION_WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const STREAM_WINDOW_BYTES: u64 = 1_250_000;
 /// Window of the HTTP/2 inside a control or catalog stream.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Control and catalog streams waiting to be served.
+pub const CALLS_WAITING_MAX: usize = 64;
 /// Calls on one control or catalog stream.
 pub const CALLS_PER_STREAM_MAX: u32 = 4;
 /// Largest gRPC message.
@@ -186,6 +188,10 @@ pub const ROOTS_PER_BUNDLE_MAX: usize = 16;
 pub const BUNDLE_BYTES_MAX: usize = 64 * 1024;
 /// Peers of one cluster.
 pub const PEERS_MAX: usize = 1_000;
+/// The renewal of an SVID is tried again after this.
+pub const SVID_RENEWAL_RETRY: Duration = Duration::from_secs(1);
+/// Whether an SVID is due is looked at no later than this.
+pub const SVID_RENEWAL_CHECK: Duration = Duration::from_secs(60);
 /// Gateways of one peer that are told apart.
 pub const GATEWAYS_PER_PEER_MAX: usize = 16;
 /// Certificates in a presented chain.
@@ -223,12 +229,16 @@ pub const TOKEN_USES_MAX: u32 = 32;
 pub const JOIN_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 /// Time for a whole join exchange.
 pub const JOIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a joined peer to become usable: a link and a whole catalog.
+pub const JOIN_USABLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Join exchanges at once.
 pub const JOINS_IN_FLIGHT_MAX: usize = 16;
 /// Records one introducer may pass on.
 pub const INTRODUCTIONS_PER_PEER_MAX: usize = 64;
 /// Bytes of an introduction's record: a bundle and the little around it.
 pub const INTRODUCTION_BYTES_MAX: usize = BUNDLE_BYTES_MAX + 8 * 1024;
+/// Our own record is told no more often than this.
+pub const INTRODUCTION_RETRY: Duration = Duration::from_secs(60);
 /// Life of an introduction record.
 pub const INTRODUCTION_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -252,6 +262,8 @@ pub const HEDGE_PTOS: u32 = 2;
 pub const PUMP_BUFFER_BYTES: usize = 64 * 1024;
 /// Proxied connections of one gateway.
 pub const CONNECTIONS_MAX: usize = 65_536;
+/// Time for goodbyes and last writes at the end of the process.
+pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time to finish when draining.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -259,6 +271,10 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time to live of an answer.
 pub const NAME_TTL: Duration = Duration::from_secs(5);
+/// Size of the block of virtual IPs one daemon claims (B9).
+pub const VIRTUAL_IP_BLOCK_PREFIX: u8 = 18;
+/// The TCP port of the socket that guards a block, on its first address.
+pub const VIRTUAL_IP_GUARD_PORT: u16 = 7_443;
 /// A virtual IP outlives its last export by this.
 pub const VIRTUAL_IP_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 /// After start, for this long, a miss is SERVFAIL while a known peer's catalog is missing.

@@ -7,6 +7,7 @@
 
 mod dns;
 mod group;
+mod interfaces;
 mod os;
 mod tcp;
 mod unix;
@@ -26,6 +27,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use dns::{dns_tcp, dns_udp};
 pub use group::{BufferReport, steer};
+pub use interfaces::interfaces;
 pub use os::{Os, raise_open_files};
 pub use unix::{unix_connect, unix_listen};
 

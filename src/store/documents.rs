@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    catalog::{Export, ExportSource, Row},
+    catalog::{Export, Row},
     ids::{ClusterId, Epoch, Seq, Timestamp},
     state::State,
     token::TokenId,
 };
 
-/// Exports declared with `tombolo export`.
+/// What this cluster exports.
 pub(super) const EXPORTS: &str = "exports.json";
 
 /// The folder of peers.
@@ -50,10 +50,9 @@ pub(super) struct Exports {
 }
 
 impl Exports {
-    /// Those that were declared with `tombolo export`.
+    /// All of them: those of the config file too, because their age and their life outlive the process.
     pub(super) fn of(state: &State) -> Self {
-        let kept = state.exports.values().filter(|export| export.source == ExportSource::State);
-        Self { exports: kept.map(|export| (**export).clone()).collect() }
+        Self { exports: state.exports.values().map(|export| (**export).clone()).collect() }
     }
 }
 

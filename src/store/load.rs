@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use serde::de::DeserializeOwned;
 
 use super::documents::{self, Exports, Snapshot};
@@ -50,7 +51,8 @@ pub fn load(
         events.extend(reader.read::<Peer>(&format!("{}/{name}", documents::PEERS))?.map(Event::Peer));
     }
     for name in persist.list(documents::TOKENS)? {
-        events.extend(reader.read::<TokenRecord>(&format!("{}/{name}", documents::TOKENS))?.map(Event::Token));
+        events
+            .extend(reader.read::<TokenRecord>(&format!("{}/{name}", documents::TOKENS))?.map(Event::Token));
     }
     let exports: Vec<Export> = reader.read::<Exports>(documents::EXPORTS)?.unwrap_or_default().exports;
     events.extend(exports.into_iter().map(Event::Exported));
@@ -59,6 +61,15 @@ pub fn load(
         state.apply(event, now);
     }
     Ok(Loaded { state, warnings: reader.warnings })
+}
+
+/// The block of virtual IPs this gateway held when it last ran.
+///
+/// # Errors
+/// [`PersistError`] when the file is there and cannot be read.
+pub fn held_block(persist: &Arc<dyn Persist>, folder: &str) -> Result<Option<Ipv4Net>, PersistError> {
+    let mut reader = Reader { persist: persist.as_ref(), warnings: Vec::new() };
+    Ok(reader.read::<VirtualIps>(&documents::virtual_ips(folder))?.map(|held| held.range()))
 }
 
 struct Reader<'a> {

@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-pub use self::load::{Loaded, load};
+pub use self::load::{Loaded, held_block, load};
 use self::writer::Writer;
 use crate::{
     clock::Clock,
@@ -69,7 +69,13 @@ pub struct Store {
 impl Store {
     /// Takes over a loaded state. `folder` is this gateway's own folder inside the state folder.
     #[must_use]
-    pub fn start(state: State, persist: Arc<dyn Persist>, folder: String, clock: Clock, tasks: &Tasks) -> Self {
+    pub fn start(
+        state: State,
+        persist: Arc<dyn Persist>,
+        folder: String,
+        clock: Clock,
+        tasks: &Tasks,
+    ) -> Self {
         let (commands, queue) = mpsc::channel(limits::STORE_QUEUE_MAX);
         let (publish, newest) = watch::channel(Arc::new(state.clone()));
         let writer = Writer::new(persist, folder, tasks.clone(), &state);

@@ -3,8 +3,9 @@
 use super::{Peer, Standing};
 use crate::model::{
     catalog::{Export, Row},
+    failover::FailoverPolicy,
     ids::{ClusterId, Epoch, Locality, Seq, ServiceName, Timestamp},
-    policy::{Grants, ImportRule},
+    policy::{Grants, ImportRule, NamePattern},
     replication::RowChange,
     token::{TokenId, record::TokenRecord},
     trust::Bundle,
@@ -21,6 +22,26 @@ pub struct Settings {
     pub introductions: bool,
     /// Whose introductions are approved at once: cluster ids, or `@issuer`.
     pub auto_approve: Vec<String>,
+    /// Where connections go, where a person said so; the first rule that names a service counts.
+    pub failovers: Vec<FailoverRule>,
+}
+
+/// One `[[failover]]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FailoverRule {
+    /// The services it is about.
+    pub names: Vec<NamePattern>,
+    /// What was said.
+    pub policy: FailoverPolicy,
+}
+
+impl Settings {
+    /// What was said about a service, or the default.
+    #[must_use]
+    pub fn failover(&self, name: &ServiceName) -> FailoverPolicy {
+        let named = |rule: &&FailoverRule| rule.names.iter().any(|pattern| pattern.matches(name));
+        self.failovers.iter().find(named).map(|rule| rule.policy.clone()).unwrap_or_default()
+    }
 }
 
 /// One change.

@@ -7,6 +7,8 @@
 mod apply;
 mod diff;
 mod event;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -15,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     diff::Changes,
-    event::{CatalogChange, Event, Settings},
+    event::{CatalogChange, Event, FailoverRule, Settings},
 };
 use super::{
     catalog::{Export, HeadlessEndpoint, Row},
