@@ -9,6 +9,15 @@ fn the_page_of_codes_is_what_the_table_prints() {
     same_page("docs/reference/errors.md", &tombolo::model::code::reference_page());
 }
 
+#[test]
+fn the_page_of_metrics_lists_every_family() {
+    let page = tombolo::metrics::reference_page();
+    for family in tombolo::metrics::FAMILIES {
+        assert!(page.contains(&format!("`{}`", family.full_name())), "{}", family.name);
+    }
+    same_page("docs/reference/metrics.md", &page);
+}
+
 #[expect(clippy::disallowed_methods, reason = "writes a page of the source tree, only when asked to")]
 fn same_page(name: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

@@ -167,6 +167,12 @@ impl Lane {
         *self.health.borrow()
     }
 
+    /// Tells each change of its health, for whoever plans by it.
+    #[must_use]
+    pub fn health_changes(&self) -> watch::Receiver<LinkState> {
+        self.health.subscribe()
+    }
+
     /// The figures of this moment.
     #[must_use]
     pub fn figures(&self) -> LaneFigures {

@@ -75,7 +75,11 @@ fn refuse(writer: &mut Writer, reader: &mut Reader, reason: Reset) {
 
 /// Probes the lane and publishes what that says of it.
 async fn probe(links: Links, lane: Arc<Lane>) {
-    lane.wait_up().await;
+    tokio::select! {
+        biased;
+        _ = lane.closed() => return,
+        () = lane.wait_up() => {}
+    }
     let clock = &links.0.clock;
     let mut liveness = Liveness::new(Some(lane.connection.rtt()), clock.now());
     let mut streams = lane.streams.subscribe();

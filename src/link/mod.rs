@@ -237,7 +237,8 @@ impl Links {
         }
         // Set exactly once, here.
         let _ = links.0.endpoints.set(opened);
-        links.0.tasks.spawn("trust sweep", sweep::run(links.clone()));
+        let sweeping = links.0.tasks.shutdown().cut(sweep::run(links.clone()));
+        links.0.tasks.spawn("trust sweep", sweeping);
         Ok(links)
     }
 

@@ -5,6 +5,7 @@
 //! business of `peer` and `proxy`.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     task::{Context, Poll},
@@ -128,9 +129,11 @@ impl Writer {
         let _ = self.inner.reset(reason.code());
     }
 
-    /// Waits until the other side has everything, or stopped reading (then its code).
-    pub async fn stopped(&mut self) -> Option<quinn::VarInt> {
-        self.inner.stopped().await.ok().flatten()
+    /// Done when the other side has everything, stopped reading (then with its code), or the lane is gone. It
+    /// does not borrow the writer, so it can be waited for beside the writing.
+    pub fn stopped(&self) -> impl Future<Output = Option<quinn::VarInt>> + Send + use<> {
+        let stopped = self.inner.stopped();
+        async move { stopped.await.ok().flatten() }
     }
 }
 

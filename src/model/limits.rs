@@ -264,6 +264,16 @@ pub const PUMP_BUFFER_BYTES: usize = 64 * 1024;
 pub const CONNECTIONS_MAX: usize = 65_536;
 /// Time for goodbyes and last writes at the end of the process.
 pub const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause before accepting again when descriptors ran out.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A listener that could not be bound is tried again this often.
+pub const LISTEN_RETRY: Duration = Duration::from_secs(5);
+/// Shortest time between two looks at which imports still have a place to go.
+pub const PLAN_SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(20);
+/// Pause between two looks at the round trips of links.
+pub const RTT_INTERVAL: Duration = Duration::from_secs(1);
+/// Bytes after which a data stream ranks below young ones.
+pub const YOUNG_STREAM_BYTES: u64 = 128 * 1024;
 /// Time to finish when draining.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -306,6 +316,27 @@ pub const STORE_TICK: Duration = Duration::from_secs(5);
 pub const CALL_QUEUE_MAX: usize = 16;
 /// Things remembered for `tombolo events` and the API.
 pub const EVENTS_KEPT_MAX: usize = 1_000;
+
+// --- admin and metrics ---
+
+/// Bytes of one request's body.
+pub const ADMIN_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Connections at once to each of the two admin addresses; further ones wait in the kernel's queue.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+/// Time for the head of a request to arrive.
+pub const ADMIN_HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause before accepting again when descriptors ran out.
+pub const ADMIN_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Time for requests that run to end when the API is shut down.
+pub const ADMIN_SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait that a request may ask for.
+pub const ADMIN_WAIT_MAX: Duration = Duration::from_secs(5 * 60);
+/// Steps of a join waiting to be written.
+pub const JOIN_STEPS_QUEUE_MAX: usize = 16;
+/// A root that ends sooner than this is warned of.
+pub const ROOT_ENDS_SOON: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Services with metrics of their own; the rest count as one.
+pub const METRIC_SERVICES_MAX: usize = 500;
 
 // --- the machine ---
 

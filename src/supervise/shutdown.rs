@@ -52,6 +52,18 @@ impl Shutdown {
         self.reached(Phase::Hard)
     }
 
+    /// Runs a task that has nothing to finish: it is dropped at the hard signal.
+    pub fn cut<F: Future + Send>(&self, task: F) -> impl Future<Output = ()> + Send + use<F> {
+        let hard = self.hard();
+        async move {
+            tokio::select! {
+                biased;
+                () = hard => {}
+                _ = task => {}
+            }
+        }
+    }
+
     /// Whether draining or stopping was asked for.
     #[must_use]
     pub fn is_soft(&self) -> bool {

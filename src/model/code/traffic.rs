@@ -101,6 +101,9 @@ codes! {
     VIRTUAL_PORT_TAKEN = 2208, "virtual IP's port taken",
         "Another program listens on the virtual IP's port, mostly one that binds all addresses.",
         "bind the other program to its own address instead of all";
+    NAME_TOO_LONG = 2210, "name too long for DNS",
+        "A DNS name has at most 253 characters, and a name the export would have in the zone has more.",
+        "export the service under a shorter name, or use a shorter zone";
 
     NO_CANDIDATE = 2301, "no place to send the connection",
         "No endpoint here and no link to a cluster that has one.",
