@@ -8,7 +8,7 @@
 mod decide;
 pub mod issue;
 mod problem;
-pub mod redeem;
+pub(super) mod redeem;
 mod serve;
 #[cfg(test)]
 mod tests;

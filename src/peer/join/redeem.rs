@@ -38,7 +38,7 @@ const MESSAGE_CHARS_MAX: usize = 300;
 
 /// What redeeming a token needs.
 #[derive(Debug, Clone)]
-pub struct Redeemer {
+pub(in crate::peer) struct Redeemer {
     /// Who joins.
     pub ours: Arc<Ourselves>,
     /// Where the issuer is stored.
@@ -51,7 +51,7 @@ pub struct Redeemer {
 
 /// Something a person is told while joining; displayed as facts, without verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Step {
+pub(in crate::peer) enum Step {
     /// The token was read.
     Token {
         /// Its public name.
@@ -105,7 +105,7 @@ impl fmt::Display for Step {
 
 /// The peer that was joined.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Joined {
+pub(in crate::peer) struct Joined {
     /// Its cluster id.
     pub peer: ClusterId,
     /// Its trust domain.
@@ -125,7 +125,11 @@ impl Redeemer {
     ///
     /// # Errors
     /// Everything that can be wrong with a token, a path, an issuer or ourselves. Nothing is stored then.
-    pub async fn redeem(&self, text: &str, steps: &mpsc::Sender<Step>) -> Result<Joined, Problem> {
+    pub(in crate::peer) async fn redeem(
+        &self,
+        text: &str,
+        steps: &mpsc::Sender<Step>,
+    ) -> Result<Joined, Problem> {
         let token = Token::parse(text)?;
         let own = self.ours.identity.trust_domain();
         if token.issuer == *own || token.pin == self.ours.identity.join_key().pin() {

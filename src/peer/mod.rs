@@ -1,0 +1,283 @@
+//! Sessions with the gateways of peers: what is said on a link besides traffic.
+//!
+//! For each lane there is one control call, opened by the side that dialled, and one catalog call each way,
+//! opened by the importer. The rules stand in `model` (replication, session, trust, introduction); here they
+//! meet streams, timers and the store.
+
+mod call;
+mod exporting;
+mod follow;
+mod importing;
+mod introducing;
+mod join;
+mod joining;
+mod serve;
+mod session;
+mod views;
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use federation_proto::v1::{self, ctl::Message};
+use quinn::Connection;
+use tokio::sync::{mpsc, watch};
+
+use self::{
+    introducing::{Introductions, Taken},
+    views::Views,
+};
+use crate::{
+    clock::Clock,
+    identity::Trust,
+    ledger::Ledger,
+    link::{Caller, Lane, Links, stream::CallStream},
+    model::{
+        ids::{ClusterId, Instance, ServiceName},
+        limits,
+        replication::{Importer, Quotas},
+        state::State,
+    },
+    net::Net,
+    store::Store,
+    supervise::Tasks,
+};
+
+pub use self::{
+    join::{Ourselves, issue},
+    joining::Progress,
+};
+
+/// What sessions need.
+pub struct Parts {
+    /// The state.
+    pub store: Store,
+    /// The links.
+    pub links: Links,
+    /// Live figures.
+    pub ledger: Ledger,
+    /// This cluster and gateway, as others meet it.
+    pub ours: Arc<Ourselves>,
+    /// The network.
+    pub net: Arc<dyn Net>,
+    /// Changes when the SVID was renewed.
+    pub svid_renewed: watch::Sender<u64>,
+    /// Whom we believe.
+    pub trust: Arc<Trust>,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// The control runtime.
+    pub tasks: Tasks,
+    /// This run of the process.
+    pub instance: Instance,
+    /// How many shards it has.
+    pub shards: u32,
+    /// What is taken from one peer.
+    pub quotas: Quotas,
+    /// Lanes this side dialled.
+    pub dialled: mpsc::Receiver<Arc<Lane>>,
+    /// Calls of the other sides.
+    pub calls: mpsc::Receiver<CallStream<Caller>>,
+    /// Connections that came to join.
+    pub joins: mpsc::Receiver<Connection>,
+}
+
+/// All sessions of this gateway; cheap to clone.
+#[derive(Clone)]
+pub struct Peers(Arc<Inner>);
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Peers(..)")
+    }
+}
+
+struct Inner {
+    store: Store,
+    links: Links,
+    ledger: Ledger,
+    ours: Arc<Ourselves>,
+    net: Arc<dyn Net>,
+    svid_renewed: watch::Sender<u64>,
+    trust: Arc<Trust>,
+    clock: Clock,
+    tasks: Tasks,
+    instance: Instance,
+    shards: u32,
+    quotas: Quotas,
+    views: Views,
+    introductions: Introductions,
+    importers: Mutex<BTreeMap<ClusterId, Arc<tokio::sync::Mutex<Importer>>>>,
+    sessions: Mutex<BTreeMap<ClusterId, mpsc::Sender<v1::Ctl>>>,
+}
+
+impl Peers {
+    /// Follows the state, greets dialled lanes, serves calls and joins.
+    #[must_use]
+    pub fn start(parts: Parts) -> Self {
+        let views = Views::new(parts.ours.identity.clone(), parts.clock.clone());
+        let introductions = Introductions::new(parts.ours.clone());
+        let joins = join::Joins::new(parts.ours.clone(), parts.store.clone());
+        let inner = Arc::new(Inner {
+            store: parts.store,
+            links: parts.links,
+            ledger: parts.ledger,
+            ours: parts.ours,
+            net: parts.net,
+            svid_renewed: parts.svid_renewed,
+            trust: parts.trust,
+            clock: parts.clock,
+            tasks: parts.tasks.clone(),
+            instance: parts.instance,
+            shards: parts.shards,
+            quotas: parts.quotas,
+            views,
+            introductions,
+            importers: Mutex::default(),
+            sessions: Mutex::default(),
+        });
+        let tasks = parts.tasks;
+        let hard = tasks.shutdown();
+        tasks.spawn("peer calls", hard.cut(serve::calls(inner.clone(), parts.calls)));
+        tasks.spawn("peer joins", hard.cut(serve::joins(inner.clone(), joins, parts.joins)));
+        tasks.spawn("peer greetings", hard.cut(serve::greetings(inner.clone(), parts.dialled)));
+        tasks.spawn("peer follow", hard.cut(follow::run(inner.clone())));
+        tasks.spawn("peer introductions", hard.cut(inner.clone().renew_introductions()));
+        Self(inner)
+    }
+
+    /// Changes of ours that the peer has not confirmed.
+    #[must_use]
+    pub fn lag(&self, cluster: &ClusterId) -> Option<u64> {
+        self.0.views.of(cluster).map(|view| view.lag())
+    }
+
+    /// Exports of ours that the peer is told of.
+    #[must_use]
+    pub fn exported(&self, cluster: &ClusterId) -> usize {
+        self.0.views.of(cluster).map_or(0, |view| view.log().rows().len())
+    }
+
+    /// Exports that are too large to be told.
+    #[must_use]
+    pub fn too_large(&self, cluster: &ClusterId) -> Vec<String> {
+        self.0.views.of(cluster).map(|view| view.too_large()).unwrap_or_default()
+    }
+
+    /// Waits until every peer has confirmed that a service is no longer exported, or `patience` is over (P28).
+    /// Returns who has not.
+    pub async fn unconfirmed(&self, name: &ServiceName, patience: Duration) -> Vec<ClusterId> {
+        let deadline = tokio::time::Instant::from_std(self.0.clock.now() + patience);
+        let mut missing = Vec::new();
+        for (cluster, view) in self.0.views.all() {
+            view.withdrawn(name).await;
+            let head = view.log().head();
+            if tokio::time::timeout_at(deadline, view.confirmed(head)).await.is_err() {
+                missing.push(cluster);
+            }
+        }
+        missing
+    }
+
+    /// Joins the cluster that issued `token`, and waits until it is usable. Tells each step as it is done.
+    pub async fn join(&self, token: &str, lines: &mpsc::Sender<Progress>) {
+        joining::run(&self.0, token, lines).await;
+    }
+}
+
+impl Inner {
+    /// The importer of a peer; made from what was held when the process started.
+    fn importer(&self, cluster: &ClusterId) -> Option<Arc<tokio::sync::Mutex<Importer>>> {
+        let state = self.store.state();
+        let peer = state.peers.get(cluster)?;
+        let mut importers = self.importers.lock().unwrap_or_else(PoisonError::into_inner);
+        let importer = importers.entry(cluster.clone()).or_insert_with(|| {
+            let held = state.catalogs.get(cluster);
+            let rows = held.into_iter().flat_map(|held| held.rows.values().map(AsRef::as_ref));
+            let position = held.and_then(|held| held.position);
+            let importer = Importer::new(peer.generation, self.quotas, position, rows, self.clock.now());
+            Arc::new(tokio::sync::Mutex::new(importer))
+        });
+        Some(importer.clone())
+    }
+
+    /// Drops what belongs to clusters that are no peers any more.
+    fn forget_strangers(&self, state: &State) {
+        let mut importers = self.importers.lock().unwrap_or_else(PoisonError::into_inner);
+        importers.retain(|cluster, _| state.peers.contains_key(cluster));
+    }
+
+    /// A session begins.
+    fn enter(&self, cluster: &ClusterId, out: mpsc::Sender<v1::Ctl>) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.insert(cluster.clone(), out);
+    }
+
+    /// A session is over; a newer one stays.
+    fn leave(&self, cluster: &ClusterId, out: &mpsc::Sender<v1::Ctl>) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if sessions.get(cluster).is_some_and(|current| current.same_channel(out)) {
+            sessions.remove(cluster);
+            self.introductions.left(cluster);
+        }
+    }
+
+    /// Tells every peer our own record before the one it holds runs out.
+    async fn renew_introductions(self: Arc<Self>) {
+        loop {
+            let due = self.introductions.renew_at().since(self.clock.wall());
+            tokio::time::sleep(due.max(limits::INTRODUCTION_RETRY)).await;
+            let clusters: Vec<ClusterId> = {
+                let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+                sessions.keys().cloned().collect()
+            };
+            match self.introductions.own() {
+                Ok(own) => {
+                    for cluster in &clusters {
+                        self.tell(cluster, Message::Introduce(own.clone()));
+                    }
+                }
+                Err(error) => tracing::error!(%error, "our own record could not be signed"),
+            }
+        }
+    }
+
+    /// Says something to a peer, if there is a session with it.
+    fn tell(&self, cluster: &ClusterId, message: Message) {
+        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(out) = sessions.get(cluster) {
+            // A peer that reads nothing loses its session by the next heartbeat; records are told again then.
+            let _ = out.try_send(v1::Ctl { message: Some(message) });
+        }
+    }
+
+    /// A peer's session is complete: it is told of the others, and who we are.
+    fn introduce(&self, cluster: &ClusterId) {
+        for introduce in self.introductions.greet(cluster, &self.store.state()) {
+            self.tell(cluster, Message::Introduce(introduce));
+        }
+    }
+
+    /// A record arrived: a peer's own is passed on to the others, another's may make a new peer.
+    async fn take_introduction(&self, from: &ClusterId, introduce: v1::Introduce) {
+        match self.introductions.take(from, introduce, &self.store).await {
+            Ok(Taken::PassOn(telling)) => {
+                for (cluster, introduce) in telling {
+                    self.tell(&cluster, Message::Introduce(introduce));
+                }
+            }
+            Ok(Taken::Met { cluster, pending }) => {
+                let word = if pending { "waits for approval" } else { "approved" };
+                self.ledger.note("introduced", format!("{from} introduced {cluster}: {word}"));
+                tracing::info!(peer = %cluster, by = %from, pending, "introduced");
+            }
+            Ok(Taken::Nothing) => {}
+            Err(problem) => tracing::warn!(peer = %from, error = %problem, "an introduction was refused"),
+        }
+    }
+}
+
+/// How long a lane may take for its `Hello`.
+const HELLO_TIMEOUT: Duration = limits::HANDSHAKE_TIMEOUT;

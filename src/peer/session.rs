@@ -1,0 +1,302 @@
+//! One control call with one gateway of a peer: what is said on it, and what follows from it.
+//!
+//! It carries progress, trust and introductions, and runs beside the taking of the peer's catalog. It never
+//! moves traffic: that is the link clock's.
+
+use std::sync::Arc;
+
+use federation_proto::v1::{self, ctl::Message};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+use tonic::Streaming;
+
+use super::{
+    Inner,
+    importing::{Importing, ImportingEnd},
+};
+use crate::{
+    identity::{REAUTH_EXPORTER_LABEL, judge_reauth, sign_reauth},
+    ledger::SessionRow,
+    link::Lane,
+    model::{
+        ids::{ClusterId, Timestamp},
+        replication::ImporterProgress,
+        session::{Heartbeat, Progress, SessionAction, SessionClock, SessionState},
+        state::Event,
+        trust::{BundleUpdate, Known, Offer, accept_update},
+    },
+    wire,
+};
+
+/// Why a session ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SessionEnd {
+    /// Its streams are to be opened anew, on the same lane.
+    #[error("no progress: the streams are opened anew")]
+    Reopen,
+    /// The other side ended the call, or the lane broke.
+    #[error("the call ended: {}", .0.message())]
+    Status(#[from] tonic::Status),
+    /// The other side closed the call.
+    #[error("the other side closed the call")]
+    Closed,
+    /// The other side does not read what it is told.
+    #[error("the other side does not read what it is told")]
+    Stalled,
+    /// Taking its catalog ended.
+    #[error(transparent)]
+    Importing(#[from] ImportingEnd),
+    /// It is no peer any more.
+    #[error("it is no peer any more")]
+    NoPeer,
+}
+
+/// A session whose `Hello`s are exchanged.
+pub(super) struct Session {
+    pub(super) peers: Arc<Inner>,
+    pub(super) lane: Arc<Lane>,
+    pub(super) out: mpsc::Sender<v1::Ctl>,
+}
+
+impl Session {
+    /// Runs until it ends, and cleans up after itself.
+    pub(super) async fn run(self, inbound: Streaming<v1::Ctl>) -> SessionEnd {
+        let cluster = self.lane.key().cluster.clone();
+        self.peers.enter(&cluster, self.out.clone());
+        let end = match self.exchange(inbound, &cluster).await {
+            Ok(never) => match never {},
+            Err(end) => end,
+        };
+        self.peers.leave(&cluster, &self.out);
+        self.peers.ledger.set_session(cluster.clone(), None);
+        // The store is gone only when the process ends.
+        let _ = self.peers.store.apply(Event::SessionLost(cluster.clone())).await;
+        tracing::info!(peer = %cluster, gateway = %self.lane.key().gateway, reason = %end, "session ended");
+        end
+    }
+
+    async fn exchange(
+        &self,
+        mut inbound: Streaming<v1::Ctl>,
+        cluster: &ClusterId,
+    ) -> Result<std::convert::Infallible, SessionEnd> {
+        let now = || self.peers.clock.now();
+        let view = self.peers.views.of(cluster).ok_or(SessionEnd::NoPeer)?;
+        let mut heads = view.changes();
+        let (progress, mut imported) = watch::channel(None);
+        let importing = self.importing(cluster, progress)?;
+        let importing = importing.run();
+        tokio::pin!(importing);
+        let mut clock = SessionClock::new(now());
+        let mut active_since = None;
+        let mut svid_renewed = self.peers.svid_renewed.subscribe();
+        loop {
+            let held = imported.borrow_and_update().clone();
+            let ours = self.progress(cluster, held.as_ref(), *heads.borrow_and_update())?;
+            match clock.poll(&ours, self.peers.clock.wall(), now()) {
+                Some(SessionAction::Send(beat)) => self.send(heartbeat(beat))?,
+                Some(SessionAction::Reopen) => return Err(SessionEnd::Reopen),
+                None => {}
+            }
+            self.judge(cluster, &clock, held.as_ref(), &mut active_since);
+            let wake =
+                clock.next_wake(now()).unwrap_or_else(|| now() + crate::model::limits::HEARTBEAT_INTERVAL);
+            tokio::select! {
+                biased;
+                message = inbound.message() => {
+                    let message = message?.ok_or(SessionEnd::Closed)?;
+                    self.take(cluster, message, &mut clock).await?;
+                }
+                end = &mut importing => return Err(end.into()),
+                _ = imported.changed() => {}
+                _ = heads.changed() => {}
+                _ = svid_renewed.changed() => self.reauthenticate(),
+                () = sleep_until(Instant::from_std(wake)) => {}
+            }
+        }
+    }
+
+    fn importing(
+        &self,
+        cluster: &ClusterId,
+        progress: watch::Sender<Option<ImporterProgress>>,
+    ) -> Result<Importing, SessionEnd> {
+        Ok(Importing {
+            peer: cluster.clone(),
+            lane: self.lane.clone(),
+            importer: self.peers.importer(cluster).ok_or(SessionEnd::NoPeer)?,
+            store: self.peers.store.clone(),
+            clock: self.peers.clock.clone(),
+            progress,
+        })
+    }
+
+    fn progress(
+        &self,
+        cluster: &ClusterId,
+        held: Option<&ImporterProgress>,
+        head_seq: u64,
+    ) -> Result<Progress, SessionEnd> {
+        let state = self.peers.store.state();
+        let peer = state.peers.get(cluster).ok_or(SessionEnd::NoPeer)?;
+        Ok(Progress {
+            head_seq,
+            applied_seq: held.map_or(0, |held| held.applied),
+            bundle_sequence: self.peers.ours.bundle.sequence(),
+            peer_roots_sha256: peer.bundle.digest(),
+        })
+    }
+
+    /// Publishes what can be believed of the session; once it is complete, introduces the peer.
+    fn judge(
+        &self,
+        cluster: &ClusterId,
+        clock: &SessionClock,
+        held: Option<&ImporterProgress>,
+        active_since: &mut Option<Timestamp>,
+    ) {
+        let state = clock.state(self.peers.clock.now());
+        let synced = held.is_some_and(|held| held.synced);
+        if synced && state == SessionState::Live && active_since.is_none() {
+            *active_since = Some(self.peers.clock.wall());
+            tracing::info!(peer = %cluster, "peer active: its catalog is current");
+            self.peers.introduce(cluster);
+        }
+        let now = self.peers.clock.now();
+        let heard = clock.peer(now).and_then(|(_, age)| now.checked_sub(age));
+        let row = SessionRow {
+            gateway: self.lane.key().gateway.clone(),
+            state,
+            synced: *active_since,
+            imported: held.map_or(0, |held| held.rows),
+            refusals: held.map(refusals).unwrap_or_default(),
+            heartbeat: heard,
+        };
+        self.peers.ledger.set_session(cluster.clone(), Some(row));
+    }
+
+    fn send(&self, message: Message) -> Result<(), SessionEnd> {
+        // The reader never waits for the writer (P3): a full queue means that nothing was read for long.
+        self.out.try_send(v1::Ctl { message: Some(message) }).map_err(|_| SessionEnd::Stalled)
+    }
+
+    async fn take(
+        &self,
+        cluster: &ClusterId,
+        message: v1::Ctl,
+        clock: &mut SessionClock,
+    ) -> Result<(), SessionEnd> {
+        match message.message {
+            Some(Message::Heartbeat(beat)) => {
+                let facts = wire::heartbeat(&beat);
+                let heartbeat = Heartbeat {
+                    head_seq: facts.head,
+                    applied_seq: facts.applied,
+                    bundle_sequence: facts.bundle_sequence,
+                    your_roots_sha256: facts.our_roots.unwrap_or_default(),
+                    at: Timestamp(u64::try_from(facts.unix_ms).unwrap_or(0)),
+                };
+                clock.on_heartbeat(heartbeat, self.peers.clock.now());
+            }
+            Some(Message::Bundle(bundle)) => {
+                let ack = self.take_bundle(cluster, bundle).await;
+                self.send(Message::BundleAck(ack))?;
+            }
+            Some(Message::Endpoints(endpoints)) => match wire::endpoints(endpoints.addresses) {
+                Ok(list) => {
+                    let _ = self.peers.store.apply(Event::Endpoints(cluster.clone(), list)).await;
+                }
+                Err(error) => tracing::warn!(peer = %cluster, %error, "its endpoints were not taken"),
+            },
+            Some(Message::Introduce(introduce)) => self.peers.take_introduction(cluster, introduce).await,
+            Some(Message::Reauth(reauth)) => self.take_reauth(cluster, reauth),
+            Some(Message::Terminate(end)) => {
+                tracing::warn!(peer = %cluster, reason = %end.reason, "the peer ended the peering");
+                self.send(Message::TerminateAck(v1::TerminateAck { generation: end.generation }))?;
+            }
+            Some(Message::Drain(drain)) => {
+                tracing::info!(peer = %cluster, reason = %drain.reason, "the peer's gateway drains");
+            }
+            // Acknowledgements are told where they are waited for; the rest is of a later release (P26).
+            Some(Message::BundleAck(_) | Message::TerminateAck(_) | Message::Hello(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    async fn take_bundle(&self, cluster: &ClusterId, bundle: v1::Bundle) -> v1::BundleAck {
+        let sequence = bundle.sequence;
+        let (subject, own) = (cluster.clone(), self.peers.ours.bundle.clone());
+        let decide = move |state: &crate::model::state::State, now| {
+            let Some(peer) = state.peers.get(&subject) else { return Ok((Vec::new(), String::new())) };
+            let others = state.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle));
+            let known = Known { own: (&state.me.trust_domain, &own), peers: others };
+            let offer =
+                Offer { domain: &peer.trust_domain, current: &peer.bundle, sequence, roots: &bundle.roots };
+            Ok(match accept_update(known, &offer, now) {
+                Ok(BundleUpdate::Replace(bundle)) => (vec![Event::Bundle(subject, bundle)], String::new()),
+                Ok(BundleUpdate::Distrust { .. }) => {
+                    let distrusted = crate::model::state::Standing::Distrusted;
+                    (vec![Event::Standing(subject, distrusted)], String::new())
+                }
+                Err(refusal) => (Vec::new(), refusal.to_string()),
+            })
+        };
+        let refused = match self.peers.store.transact(decide).await {
+            Ok(refused) => refused,
+            Err(problem) => problem.to_string(),
+        };
+        if !refused.is_empty() {
+            tracing::warn!(peer = %cluster, sequence, reason = %refused, "a bundle was refused");
+        }
+        v1::BundleAck { sequence, refused }
+    }
+
+    /// Tells the other side our renewed SVID, so that the link outlives the old one.
+    fn reauthenticate(&self) {
+        let svid = self.peers.ours.svid.get();
+        let signed = self
+            .lane
+            .exporter(REAUTH_EXPORTER_LABEL, b"")
+            .and_then(|exporter| sign_reauth(&svid, &exporter).ok());
+        let Some(signature) = signed else { return };
+        let chain = svid.chain().iter().map(|certificate| certificate.to_vec()).collect();
+        let _ = self.send(Message::Reauth(v1::Reauth { chain, signature }));
+    }
+
+    fn take_reauth(&self, cluster: &ClusterId, reauth: v1::Reauth) {
+        let Some(exporter) = self.lane.exporter(REAUTH_EXPORTER_LABEL, b"") else { return };
+        let chain: Vec<_> = reauth.chain.into_iter().map(Into::into).collect();
+        let who = (self.lane.identity(), self.lane.role());
+        let judged = judge_reauth(
+            &self.peers.trust,
+            who,
+            &chain,
+            &reauth.signature,
+            &exporter,
+            self.peers.clock.wall(),
+        );
+        match judged {
+            Ok(_) => self.lane.renew_chain(chain),
+            Err(error) => tracing::warn!(peer = %cluster, %error, "a renewed certificate was refused"),
+        }
+    }
+}
+
+fn heartbeat(beat: Heartbeat) -> Message {
+    Message::Heartbeat(v1::Heartbeat {
+        head_seq: beat.head_seq,
+        applied_seq: beat.applied_seq,
+        bundle_sequence: beat.bundle_sequence,
+        your_roots_sha256: beat.your_roots_sha256.to_vec(),
+        unix_ms: i64::try_from(beat.at.0).unwrap_or(i64::MAX),
+    })
+}
+
+fn refusals(held: &ImporterProgress) -> Vec<String> {
+    held.refusals
+        .iter()
+        .map(|refusal| format!("TMB-{} {}: {}", refusal.code.number(), refusal.name, refusal.message))
+        .collect()
+}
