@@ -269,6 +269,28 @@ pub struct CandidateStatus {
     pub reason: String,
 }
 
+/// `GET /v1/events`, or `GET /v1/events?after=NUMBER` for what came after one that is known.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Events {
+    /// `tombolo/v1/events`.
+    pub schema: String,
+    /// What happened lately, oldest first.
+    pub events: Vec<EventStatus>,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EventStatus {
+    /// Counts from 1 in each run of the gateway.
+    pub number: u64,
+    /// When.
+    pub at_unix_ms: Timestamp,
+    /// One word.
+    pub kind: String,
+    /// What, for people.
+    pub text: String,
+}
+
 /// `POST /v1/tokens`: what is asked of a new token.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

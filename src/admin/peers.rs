@@ -1,0 +1,176 @@
+//! One peer for people: its state with cause and age, its link, its catalog.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Parts,
+    api::{LinkStatus, PeerStatus},
+};
+use crate::{
+    ledger::SessionRow,
+    link::Lane,
+    metrics::{LaneFigures, PeerFigures},
+    model::{
+        ids::{ClusterId, Timestamp},
+        limits::CLOCK_SKEW_MAX,
+        liveness::LinkState,
+        peer_state::{self, PeerFacts},
+        state::{Peer, PeerCatalog, Standing, State},
+    },
+};
+
+/// A moment on both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Moment {
+    pub(super) wall: Timestamp,
+    pub(super) now: Instant,
+}
+
+impl Moment {
+    pub(super) fn of(parts: &Parts) -> Self {
+        Self { wall: parts.clock.wall(), now: parts.clock.now() }
+    }
+}
+
+/// What is known of a peer beside its record.
+#[derive(Debug, Default)]
+pub(super) struct Facts<'a> {
+    pub(super) catalog: Option<&'a PeerCatalog>,
+    pub(super) session: Option<SessionRow>,
+    pub(super) lane: Option<Arc<Lane>>,
+    pub(super) dial_failure: Option<String>,
+    pub(super) lag: Option<u64>,
+    pub(super) exported: usize,
+    pub(super) too_large: Vec<String>,
+}
+
+impl<'a> Facts<'a> {
+    fn gather(parts: &Parts, state: &'a State, cluster: &ClusterId) -> Self {
+        let registry = parts.links.registry();
+        // A lane that is down is better shown than none.
+        let any = || registry.up().get(cluster).and_then(|lanes| lanes.first().cloned());
+        let lane = registry.best(cluster).or_else(any);
+        let failure = if lane.is_none() { parts.links.dial_failure(cluster) } else { None };
+        Self {
+            catalog: state.catalogs.get(cluster),
+            session: parts.ledger.session(cluster),
+            lane,
+            dial_failure: failure.map(|failure| failure.cause),
+            lag: parts.peers.lag(cluster),
+            exported: parts.peers.exported(cluster),
+            too_large: parts.peers.too_large(cluster),
+        }
+    }
+
+    /// How old what is held may be, in milliseconds.
+    fn catalog_age(&self, at: Moment) -> Option<u64> {
+        let catalog = self.catalog.filter(|catalog| catalog.synced)?;
+        Some(catalog.lost.map_or(0, |lost| millis(at.wall.since(lost))))
+    }
+
+    fn imported(&self) -> usize {
+        self.catalog.map_or(0, |catalog| catalog.rows.len())
+    }
+}
+
+/// All peers, by cluster id.
+pub(super) fn all(parts: &Parts, state: &State, at: Moment) -> Vec<PeerStatus> {
+    let peers = state.peers.values();
+    peers.map(|peer| status(peer, &Facts::gather(parts, state, &peer.cluster), at)).collect()
+}
+
+/// One peer's status.
+pub(super) fn status(peer: &Peer, facts: &Facts<'_>, at: Moment) -> PeerStatus {
+    let derived = derive(peer, facts, at);
+    let mut refusals: Vec<String> =
+        facts.session.as_ref().map(|session| session.refusals.clone()).unwrap_or_default();
+    refusals.extend(facts.too_large.iter().cloned());
+    PeerStatus {
+        cluster: peer.cluster.clone(),
+        state: derived.state.as_str().to_owned(),
+        state_age_ms: millis(at.wall.since(derived.since)),
+        cause: derived.cause,
+        trust_domain: peer.trust_domain.clone(),
+        fingerprint: peer.bundle.fingerprint().to_string(),
+        root_expires_unix_ms: peer.bundle.newest().not_after(),
+        introduced_by: peer.introduced_by.clone(),
+        endpoints: peer.endpoints.clone(),
+        link: facts.lane.as_deref().map(|lane| link(lane, at.now)),
+        dial_failure: facts.dial_failure.clone(),
+        imported: facts.imported(),
+        exported: facts.exported,
+        lag: facts.lag,
+        catalog_age_ms: facts.catalog_age(at),
+        refusals,
+    }
+}
+
+fn derive(peer: &Peer, facts: &Facts<'_>, at: Moment) -> peer_state::PeerStatus {
+    let ended = peer.bundle.not_after();
+    // When trust was withdrawn is not kept; its sessions ended then, so that is the closest there is.
+    let withdrawn = facts.catalog.and_then(|catalog| catalog.lost).unwrap_or(peer.added);
+    let distrusted = if peer.standing == Standing::Distrusted {
+        Some((withdrawn, "it withdrew all its roots, or none of them can be used"))
+    } else if at.wall > ended.after(CLOCK_SKEW_MAX) {
+        Some((ended, "every root has expired"))
+    } else {
+        None
+    };
+    let synced = facts.catalog.filter(|catalog| catalog.synced);
+    let known = PeerFacts {
+        joined: peer.added,
+        introduced_by: peer.introduced_by.as_ref(),
+        approved: peer.standing != Standing::Pending,
+        paused: None,
+        revoked: None,
+        terminated: None,
+        distrusted,
+        session: facts.session.as_ref().map(|session| session.state),
+        synced: facts.session.as_ref().and_then(|session| session.synced),
+        catalog: synced.map(|catalog| catalog.lost.unwrap_or(at.wall)),
+    };
+    peer_state::derive(&known, at.wall, at.now)
+}
+
+fn link(lane: &Lane, now: Instant) -> LinkStatus {
+    let figures = lane.figures();
+    LinkStatus {
+        state: lane.health().to_string(),
+        gateway: lane.key().gateway.clone(),
+        address: lane.address().to_string(),
+        dialled_by: if lane.dialled() { "us" } else { "them" }.to_owned(),
+        rtt_ms: figures.rtt.as_secs_f64() * 1_000.0,
+        loss: figures.loss,
+        inbound_age_ms: millis(figures.inbound_age),
+        outbound_age_ms: millis(figures.outbound_age),
+        streams: lane.streams(),
+        up_ms: millis(now.saturating_duration_since(lane.born())),
+    }
+}
+
+/// What a scrape says of one peer.
+pub(super) fn figures(parts: &Parts, state: &State, peer: &Peer, at: Moment) -> PeerFigures {
+    let facts = Facts::gather(parts, state, &peer.cluster);
+    let lane = facts.lane.as_deref().map(|lane| {
+        let figures = lane.figures();
+        LaneFigures {
+            up: lane.health() == LinkState::Up && !lane.is_closed(),
+            rtt: figures.rtt,
+            loss: figures.loss,
+            inbound_age: figures.inbound_age,
+            streams: lane.streams(),
+        }
+    });
+    PeerFigures {
+        state: derive(peer, &facts, at).state.as_str(),
+        imported: facts.imported(),
+        exported: facts.exported,
+        catalog_age: facts.catalog_age(at).map(std::time::Duration::from_millis),
+        lane,
+        root_ends_in: peer.bundle.newest().not_after().since(at.wall),
+    }
+}
+
+pub(super) fn millis(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

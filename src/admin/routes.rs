@@ -1,0 +1,140 @@
+//! The paths of the admin API. Whoever may connect to the Unix socket may do everything.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json, Router,
+    extract::{Path, Request, State},
+    http::Uri,
+    routing::{delete, get, post},
+};
+use serde::Deserialize;
+
+use super::{
+    Parts,
+    api::{
+        Done, EventStatus, Events, Explanation, NewToken, Peers, Resolution, Services, Status, TokenWish,
+        Tokens, schema,
+    },
+    exports, join,
+    peers::{self, Moment},
+    refusal::{self, Refused, no_such_method, no_such_path, service},
+    resolve, services, status, tokens,
+};
+use crate::model::code::{Code, Problem};
+
+type Shared = State<Arc<Parts>>;
+
+/// Everything the socket serves.
+pub(super) fn router(parts: Arc<Parts>) -> Router {
+    Router::new()
+        .route("/v1/status", get(show_status))
+        .route("/v1/peers", get(show_peers))
+        .route("/v1/services", get(show_services))
+        .route("/v1/resolve", get(show_resolution))
+        .route("/v1/explain", get(show_explanation))
+        .route("/v1/events", get(show_events))
+        .route("/v1/tokens", get(show_tokens).post(issue_token))
+        .route("/v1/tokens/{id}", delete(revoke_token))
+        .route("/v1/exports", post(export))
+        .route("/v1/exports/{name}", delete(unexport))
+        .route("/v1/join", post(join::join))
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(parts)
+}
+
+/// `?name=`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+/// `?after=`: the number of the last event that is known already.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct After {
+    #[serde(default)]
+    after: u64,
+}
+
+/// `?wait_ms=`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wait {
+    wait_ms: Option<u64>,
+}
+
+async fn show_status(State(parts): Shared) -> Json<Status> {
+    Json(status::status(&parts))
+}
+
+async fn show_peers(State(parts): Shared) -> Json<Peers> {
+    let peers = peers::all(&parts, &parts.store.state(), Moment::of(&parts));
+    Json(Peers { schema: schema("peers"), peers })
+}
+
+async fn show_services(State(parts): Shared) -> Json<Services> {
+    let (state, zone) = (parts.store.state(), (parts.zone)());
+    let services = services::all(&state, zone.zone(), &parts.ledger.bindings());
+    Json(Services { schema: schema("services"), services })
+}
+
+async fn show_resolution(State(parts): Shared, uri: Uri) -> Result<Json<Resolution>, Refused> {
+    let named: Named = refusal::query(&uri)?;
+    let (state, zone) = (parts.store.state(), (parts.zone)());
+    Ok(Json(resolve::resolve(&named.name, zone.as_ref(), &state, parts.clock.now())?))
+}
+
+async fn show_explanation(State(parts): Shared, uri: Uri) -> Result<Json<Explanation>, Refused> {
+    let named: Named = refusal::query(&uri)?;
+    let (state, zone) = (parts.store.state(), (parts.zone)());
+    let name = service(&named.name, zone.zone().as_str())?;
+    let found = state.imports.get(&name).zip((parts.explain)(&name));
+    let (import, ports) = found.ok_or_else(|| {
+        let message = format!("no cluster exports {name}, as far as this gateway knows");
+        Problem::new(Code::NO_SUCH_NAME, message)
+    })?;
+    Ok(Json(Explanation {
+        schema: schema("explain"),
+        dns_name: zone.zone().service(&name).to_string(),
+        virtual_ip: services::virtual_ip(import, &state),
+        name,
+        ports,
+    }))
+}
+
+async fn show_events(State(parts): Shared, uri: Uri) -> Result<Json<Events>, Refused> {
+    let after: After = refusal::query(&uri)?;
+    let events = parts.ledger.noted(after.after).into_iter().map(|noted| EventStatus {
+        number: noted.number,
+        at_unix_ms: noted.at,
+        kind: noted.kind.to_owned(),
+        text: noted.text,
+    });
+    Ok(Json(Events { schema: schema("events"), events: events.collect() }))
+}
+
+async fn show_tokens(State(parts): Shared) -> Json<Tokens> {
+    Json(tokens::list(&parts.store.state(), parts.clock.wall()))
+}
+
+async fn issue_token(State(parts): Shared, request: Request) -> Result<Json<NewToken>, Refused> {
+    let wish: TokenWish = refusal::body(request).await?;
+    Ok(Json((parts.issue_token)(wish).await?))
+}
+
+async fn revoke_token(State(parts): Shared, Path(id): Path<String>) -> Result<Json<Done>, Refused> {
+    Ok(Json(tokens::revoke(&parts, &id).await?))
+}
+
+async fn export(State(parts): Shared, request: Request) -> Result<Json<Done>, Refused> {
+    let wish = refusal::body(request).await?;
+    Ok(Json(exports::export(&parts, wish).await?))
+}
+
+async fn unexport(State(parts): Shared, Path(name): Path<String>, uri: Uri) -> Result<Json<Done>, Refused> {
+    let wait: Wait = refusal::query(&uri)?;
+    Ok(Json(exports::unexport(&parts, &name, wait.wait_ms.map(Duration::from_millis)).await?))
+}

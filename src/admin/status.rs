@@ -1,0 +1,103 @@
+//! `GET /v1/status`: this gateway on one page, and what a person should look at.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Parts,
+    api::{Status, schema},
+    peers::{self, Moment, millis},
+};
+use crate::{
+    metrics::{Certificate, Scrape},
+    model::{
+        code::{Code, Problem},
+        ids::{ClusterId, Timestamp},
+        limits::ROOT_ENDS_SOON,
+        state::State,
+        virtual_ip::BindingState,
+    },
+};
+
+/// The whole page.
+pub(super) fn status(parts: &Parts) -> Status {
+    let (state, at) = (parts.store.state(), Moment::of(parts));
+    let about = &parts.about;
+    let pending = parts.readiness.pending();
+    Status {
+        schema: schema("status"),
+        version: about.version.clone(),
+        cluster: state.me.cluster.clone(),
+        gateway: state.me.gateway.clone(),
+        trust_domain: state.me.trust_domain.clone(),
+        fingerprint: about.bundle.fingerprint().to_string(),
+        locality: state.me.locality.clone(),
+        up_ms: millis(at.now.saturating_duration_since(about.started)),
+        addresses: about.addresses.clone(),
+        state: about.state.clone(),
+        ready: pending.is_empty(),
+        pending,
+        svid_expires_unix_ms: parts.svid.get().not_after(),
+        root_expires_unix_ms: about.bundle.newest().not_after(),
+        peers: peers::all(parts, &state, at),
+        exported: state.exports.len(),
+        imported: state.imports.len(),
+        warnings: warnings(parts, &state, at.wall),
+    }
+}
+
+fn warnings(parts: &Parts, state: &State, now: Timestamp) -> Vec<Problem> {
+    let mut warnings = (parts.warnings)();
+    let own = (&state.me.cluster, parts.about.bundle.newest().not_after());
+    let roots = state.peers.values().map(|peer| (&peer.cluster, peer.bundle.newest().not_after()));
+    warnings.extend(std::iter::once(own).chain(roots).filter_map(|(cluster, end)| root(cluster, end, now)));
+    warnings.extend(listeners(parts));
+    warnings
+}
+
+fn root(cluster: &ClusterId, end: Timestamp, now: Timestamp) -> Option<Problem> {
+    if now > end {
+        return Some(Problem::new(Code::ROOT_EXPIRED, format!("the newest root of {cluster} has expired")));
+    }
+    let left = end.since(now);
+    (left < ROOT_ENDS_SOON).then(|| {
+        let hours = left.as_secs() / 3_600;
+        Problem::new(Code::ROOT_EXPIRES_SOON, format!("the newest root of {cluster} ends in {hours} h"))
+    })
+}
+
+/// One warning a code, however many listeners it concerns.
+fn listeners(parts: &Parts) -> Vec<Problem> {
+    let mut failed: BTreeMap<Code, Vec<String>> = BTreeMap::new();
+    for binding in parts.ledger.bindings().values() {
+        let BindingState::Failed(number) = binding.state else { continue };
+        if let Ok(code) = Code::parse(&number.to_string()) {
+            failed.entry(code).or_default().push(format!("{}:{}", binding.ip, binding.port));
+        }
+    }
+    let told = |(code, places): (Code, Vec<String>)| {
+        let more = match places.len() - 1 {
+            0 => String::new(),
+            count => format!(" and {count} more"),
+        };
+        Problem::new(code, format!("no listener on {}{more}", places[0]))
+    };
+    failed.into_iter().map(told).collect()
+}
+
+/// Sets the figures that mirror the status.
+pub(super) fn scrape(parts: &Parts, into: &Scrape<'_>) {
+    let (state, at) = (parts.store.state(), Moment::of(parts));
+    for peer in state.peers.values() {
+        into.peer(&peer.cluster, &peers::figures(parts, &state, peer, at));
+    }
+    let own = [
+        (Certificate::Svid, parts.svid.get().not_after()),
+        (Certificate::Root, parts.about.bundle.newest().not_after()),
+    ];
+    for (kind, end) in own {
+        into.certificate(kind, &state.me.cluster, end.since(at.wall));
+    }
+    for (proxied, total) in parts.ledger.counts() {
+        into.connections(&proxied.service, proxied.cluster.as_ref(), proxied.result, total);
+    }
+}
