@@ -1,0 +1,139 @@
+//! Connects to an endpoint of this cluster: for peers' streams and for clients of this host alike.
+//!
+//! It retries the export's own endpoints before it says no (M2), so that one bad backend is no bad gateway.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use super::tcp::Tcp;
+use crate::{
+    clock::Clock,
+    ledger::Ledger,
+    model::{
+        catalog::{Export, Protocol},
+        code::Code,
+        limits::{CONNECT_TIMEOUT, OPEN_TIMEOUT},
+        open::Origin,
+        outlier::{Admission, Outcome},
+        state::endpoint_hostname,
+    },
+    net::Net,
+};
+
+/// Why a connection was refused, as the asking gateway is told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) origin: Origin,
+    pub(super) code: Code,
+    pub(super) reason: String,
+}
+
+/// Which endpoint is wanted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    pub(super) port: u16,
+    /// One endpoint of a headless service; empty: any.
+    pub(super) hostname: String,
+    /// Equal keys reach the same endpoint while it serves; empty: none.
+    pub(super) affinity: Vec<u8>,
+    /// Time for all endpoints together; zero: the limit of an open.
+    pub(super) deadline: Duration,
+}
+
+/// Opens connections to endpoints of this cluster.
+#[derive(Debug)]
+pub(super) struct Endpoints {
+    net: Arc<dyn Net>,
+    clock: Clock,
+    ledger: Ledger,
+    turn: AtomicUsize,
+}
+
+impl Endpoints {
+    pub(super) fn new(net: Arc<dyn Net>, clock: Clock, ledger: Ledger) -> Self {
+        Self { net, clock, ledger, turn: AtomicUsize::new(0) }
+    }
+
+    /// Connects to the first endpoint that takes the connection.
+    pub(super) async fn connect(&self, export: &Export, wanted: &Wanted) -> Result<Tcp, Refusal> {
+        let addresses = self.order(export, wanted);
+        let most = if wanted.deadline.is_zero() { OPEN_TIMEOUT } else { wanted.deadline.min(OPEN_TIMEOUT) };
+        let until = self.clock.now() + most;
+        let mut refusal = Refusal {
+            origin: Origin::Refused,
+            code: Code::ENDPOINT_REFUSED,
+            reason: format!("{} has no endpoint for port {}", export.name, wanted.port),
+        };
+        for address in addresses {
+            let left = until.saturating_duration_since(self.clock.now());
+            if left.is_zero() {
+                break;
+            }
+            let key = (export.name.clone(), wanted.port, address);
+            match self.net.tcp_connect(address, left.min(CONNECT_TIMEOUT)).await {
+                Ok(stream) => {
+                    self.ledger.observe_endpoint(&key, Outcome::Success);
+                    return Ok(Tcp::new(stream));
+                }
+                Err(error) => {
+                    refusal = refused(address, &error);
+                    self.ledger.observe_endpoint(&key, Outcome::Failure(refusal.origin));
+                    tracing::debug!(export = %export.name, %address, %error, "endpoint not connected");
+                }
+            }
+        }
+        Err(refusal)
+    }
+
+    /// The endpoints in the order of trying: in turn, those that may not be used now last.
+    fn order(&self, export: &Export, wanted: &Wanted) -> Vec<SocketAddr> {
+        let fits = |address: &&SocketAddr| {
+            wanted.hostname.is_empty() || endpoint_hostname(address.ip()) == wanted.hostname
+        };
+        let port = export
+            .ports
+            .iter()
+            .find(|entry| entry.port.protocol == Protocol::Tcp && entry.port.number == wanted.port);
+        let mut fit: Vec<SocketAddr> =
+            port.into_iter().flat_map(|port| port.to.iter()).filter(fits).copied().collect();
+        if fit.len() > 1 {
+            let start = match wanted.affinity.as_slice() {
+                [] => self.turn.fetch_add(1, Ordering::Relaxed),
+                key => crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(key) as usize,
+            };
+            let first = start % fit.len();
+            fit.rotate_left(first);
+            // Asking takes the one place of a probation, so only the first that is admitted is asked.
+            let admitted = fit.iter().position(|address| {
+                let key = (export.name.clone(), wanted.port, *address);
+                !matches!(self.ledger.endpoint_admits(&key), Admission::No { .. })
+            });
+            fit.rotate_left(admitted.unwrap_or(0));
+        }
+        fit
+    }
+}
+
+fn refused(address: SocketAddr, error: &io::Error) -> Refusal {
+    // Who is told this may be another cluster: it learns what happened, never where.
+    let (origin, code, reason) = match error.kind() {
+        io::ErrorKind::TimedOut | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            (Origin::Timeout, Code::ENDPOINT_TIMED_OUT, "no endpoint answered in time")
+        }
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            (Origin::Refused, Code::ENDPOINT_REFUSED, "every endpoint refused the connection")
+        }
+        _ => {
+            tracing::warn!(%address, %error, "cannot connect to an endpoint");
+            (Origin::Gateway, Code::ENDPOINT_REFUSED, "the gateway cannot connect to its endpoints")
+        }
+    };
+    Refusal { origin, code, reason: reason.to_owned() }
+}

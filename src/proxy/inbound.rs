@@ -1,0 +1,257 @@
+//! Streams of peers: header, grants, an endpoint, the answer, then bytes.
+//!
+//! The destination decides who may call and chooses the endpoint; it connects first and writes the client's
+//! bytes only after it has answered `connected`. An export that does not exist and one that is not granted get
+//! the same answer.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use federation_proto::v1;
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    endpoints::{Endpoints, Refusal, Wanted},
+    index::ExportIndex,
+    pump,
+};
+use crate::{
+    clock::Clock,
+    identity::Identity,
+    ledger::{Ledger, Proxied},
+    link::{
+        Lane, ServeTcp,
+        codes::Reset,
+        stream::{PRIORITY_DATA, Reader, Writer},
+    },
+    model::{
+        catalog::Export,
+        code::Code,
+        ids::{ExportId, SpiffeId},
+        limits::{CONNECTIONS_MAX, HEADER_TIMEOUT, STREAM_HEADER_BYTES_MAX},
+        open::Origin,
+        policy::PeerView,
+        state::{Standing, State},
+    },
+    net::Net,
+    supervise::Tasks,
+};
+
+/// What serving peers' streams needs.
+pub struct InboundParts {
+    /// Everything that is true.
+    pub state: watch::Receiver<Arc<State>>,
+    /// Live figures.
+    pub ledger: Ledger,
+    /// Sockets.
+    pub net: Arc<dyn Net>,
+    /// Time.
+    pub clock: Clock,
+    /// The control runtime.
+    pub tasks: Tasks,
+    /// Knows the export ids.
+    pub identity: Arc<Identity>,
+}
+
+/// The half of the proxy that serves peers. It is made before the links, which hand it their streams, and is
+/// then part of the [`Proxy`](super::Proxy). Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Inbound(pub(super) Arc<Site>);
+
+/// What both halves of the proxy share.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) state: ArcSwap<State>,
+    pub(super) ledger: Ledger,
+    pub(super) net: Arc<dyn Net>,
+    pub(super) clock: Clock,
+    pub(super) tasks: Tasks,
+    pub(super) endpoints: Endpoints,
+    /// One permit a proxied connection.
+    pub(super) connections: Arc<Semaphore>,
+    /// Ends what still runs when draining took too long.
+    pub(super) cut: CancellationToken,
+    pub(super) draining: AtomicBool,
+    index: ExportIndex,
+}
+
+impl Inbound {
+    /// Begins to follow the exports.
+    #[must_use]
+    pub fn new(parts: InboundParts) -> Self {
+        let InboundParts { mut state, ledger, net, clock, tasks, identity } = parts;
+        let first = state.borrow_and_update().clone();
+        let site = Arc::new(Site {
+            state: ArcSwap::new(first.clone()),
+            endpoints: Endpoints::new(net.clone(), clock.clone(), ledger.clone()),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            cut: CancellationToken::new(),
+            draining: AtomicBool::new(false),
+            index: ExportIndex::default(),
+            ledger,
+            net,
+            clock,
+            tasks: tasks.clone(),
+        });
+        site.index.follow(&identity, None, &first);
+        tasks.spawn("export index", follow(site.clone(), identity, state));
+        Self(site)
+    }
+
+    /// What links hand proxied streams to.
+    #[must_use]
+    pub fn serve_tcp(&self) -> ServeTcp {
+        let site = self.0.clone();
+        Arc::new(move |lane, writer, reader| {
+            let site = site.clone();
+            Box::pin(async move {
+                let cut = site.cut.clone();
+                // Dropped on the way, both the stream and the connection are reset.
+                let _ = cut.run_until_cancelled(serve(&site, &lane, writer, reader)).await;
+            })
+        })
+    }
+}
+
+async fn follow(site: Arc<Site>, identity: Arc<Identity>, mut state: watch::Receiver<Arc<State>>) {
+    let hard = site.tasks.shutdown().hard();
+    tokio::pin!(hard);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut hard => return,
+            changed = state.changed() => if changed.is_err() {
+                return hard.await;
+            }
+        }
+        let (old, new) = (site.state.load_full(), state.borrow_and_update().clone());
+        site.index.follow(&identity, Some(&old), &new);
+        site.state.store(new);
+    }
+}
+
+async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Reader) {
+    let _counted = lane.count_stream();
+    writer.set_priority(PRIORITY_DATA);
+    let header = match timeout(
+        HEADER_TIMEOUT,
+        reader.read_message::<v1::StreamHeader>(STREAM_HEADER_BYTES_MAX),
+    )
+    .await
+    {
+        Ok(Ok(header)) => header,
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(peer = %lane.key().cluster, code = %Code::HEADER_TIMED_OUT, "stream without a header");
+            writer.reset(Reset::Header);
+            return reader.stop(Reset::Header);
+        }
+    };
+    let Ok(_permit) = site.connections.clone().try_acquire_owned() else {
+        return refuse(&mut writer, refusal(Origin::Limit, Code::CONNECTIONS_LIMIT)).await;
+    };
+    if site.draining.load(Ordering::Relaxed) {
+        return refuse(&mut writer, refusal(Origin::Gateway, Code::GATEWAY_DRAINING)).await;
+    }
+    let state = site.state.load_full();
+    let export = match granted(site, &state, lane, &header) {
+        Ok(export) => export,
+        Err(refused) => return refuse(&mut writer, refused).await,
+    };
+    let wanted = Wanted {
+        port: u16::try_from(header.port).unwrap_or(0),
+        hostname: header.hostname,
+        affinity: header.affinity,
+        deadline: Duration::from_millis(header.deadline_ms.into()),
+    };
+    let stopped = writer.stopped();
+    let connected = tokio::select! {
+        biased;
+        // The other gateway went elsewhere with this connection.
+        _ = stopped => return,
+        connected = site.endpoints.connect(&export, &wanted) => connected,
+    };
+    let count = |result| {
+        let (service, cluster) = (export.name.clone(), Some(lane.key().cluster.clone()));
+        site.ledger.count(Proxied { service, cluster, result });
+    };
+    let backend = match connected {
+        Ok(backend) => backend,
+        Err(refused) => {
+            count("refused");
+            return refuse(&mut writer, refused).await;
+        }
+    };
+    let locality = Some(v1::connected::Locality {
+        region: state.me.locality.region.to_string(),
+        zone: state.me.locality.zone.to_string(),
+    });
+    let reply =
+        v1::OpenReply { outcome: Some(v1::open_reply::Outcome::Connected(v1::Connected { locality })) };
+    if writer.write_message(&reply).await.is_ok() {
+        count("served");
+        let carried = pump::tcp_and_stream(backend, writer, reader).await;
+        tracing::trace!(export = %export.name, ?carried, "served");
+    }
+}
+
+/// The export a header means, if its caller may have it.
+fn granted(
+    site: &Site,
+    state: &State,
+    lane: &Lane,
+    header: &v1::StreamHeader,
+) -> Result<Arc<Export>, Refusal> {
+    let cluster = &lane.key().cluster;
+    // One answer for all of it: nobody learns what exists.
+    let unknown = |why: &dyn std::fmt::Display| {
+        tracing::debug!(peer = %cluster, caller = header.caller, reason = %why, "stream refused");
+        Refusal {
+            origin: Origin::Policy,
+            code: Code::EXPORT_UNKNOWN,
+            reason: Code::EXPORT_UNKNOWN.info().title.to_owned(),
+        }
+    };
+    let caller = SpiffeId::parse(&header.caller).map_err(|error| unknown(&error))?;
+    let id = ExportId::from_slice(&header.export_id).map_err(|error| unknown(&error))?;
+    let peer = state.peers.get(cluster).ok_or_else(|| unknown(&"no such peer"))?;
+    if peer.trust_domain != *lane.identity().trust_domain() {
+        return Err(unknown(&"the peer has another trust domain now"));
+    }
+    let name = site.index.name(cluster, id).ok_or_else(|| unknown(&"no such export"))?;
+    let export = state.exports.get(&name).ok_or_else(|| unknown(&"no such export any more"))?;
+    let view =
+        PeerView { cluster, trust_domain: &peer.trust_domain, approved: peer.standing == Standing::Approved };
+    let decision = state.settings.grants.callable(&name, view, &caller);
+    if decision.allowed { Ok(export.clone()) } else { Err(unknown(&decision.reason)) }
+}
+
+fn refusal(origin: Origin, code: Code) -> Refusal {
+    Refusal { origin, code, reason: code.info().title.to_owned() }
+}
+
+async fn refuse(writer: &mut Writer, refusal: Refusal) {
+    let origin = match refusal.origin {
+        Origin::Gateway => v1::Origin::Gateway,
+        Origin::Refused => v1::Origin::Refused,
+        Origin::Timeout => v1::Origin::Timeout,
+        Origin::Policy => v1::Origin::Policy,
+        Origin::Limit => v1::Origin::Limit,
+        Origin::App => v1::Origin::App,
+    };
+    let refused =
+        v1::Refused { origin: origin.into(), code: refusal.code.to_string(), reason: refusal.reason };
+    let reply = v1::OpenReply { outcome: Some(v1::open_reply::Outcome::Refused(refused)) };
+    if writer.write_message(&reply).await.is_ok() {
+        writer.finish();
+    }
+}

@@ -1,0 +1,253 @@
+//! Connections of clients: who is calling, first bytes, an open way, then bytes.
+
+use std::{
+    collections::VecDeque,
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use bytes::Bytes;
+use federation_proto::v1;
+use ipnet::IpNet;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use super::{
+    attempt::{self, Attempt, Judged, PeerWay, Way},
+    endpoints::Wanted,
+    open::{Client, Launch, NotOpened, Opened, open},
+    pump,
+    route::{Planned, Planner, Route},
+    tcp::Tcp,
+};
+use crate::{
+    ledger::{InFlight, Proxied},
+    model::{
+        code::Code,
+        failover::Target,
+        ids::{ClusterId, SpiffeId},
+        limits::{FIRST_BYTES_WAIT, OPEN_TIMEOUT},
+        open::{ResetReason, may_write_first_bytes},
+        outlier::{Admission, OutlierKey},
+    },
+    net::BoxFuture,
+    supervise::Shards,
+};
+
+/// The half of the proxy that serves this host's clients.
+pub(super) struct Outbound {
+    pub(super) planner: Planner,
+    pub(super) shards: Shards,
+    pub(super) callers: Vec<(IpNet, SpiffeId)>,
+    /// Who a client is whose address says nothing.
+    pub(super) unknown: SpiffeId,
+}
+
+/// A client that was accepted.
+pub(super) struct Visitor {
+    pub(super) tcp: Tcp,
+    pub(super) from: IpAddr,
+    /// Where it was accepted.
+    pub(super) shard: usize,
+    pub(super) route: Arc<Route>,
+    pub(super) planned: Arc<Planned>,
+    pub(super) permit: OwnedSemaphorePermit,
+}
+
+/// A candidate of one connection.
+#[derive(Debug, Clone)]
+pub(super) struct Chosen {
+    pub(super) target: Target,
+    pub(super) on_probation: bool,
+}
+
+impl Outbound {
+    /// Carries one client's connection from its first byte to its last.
+    pub(super) async fn carry(self: Arc<Self>, visitor: Visitor, chosen: VecDeque<Chosen>) {
+        let cut = self.planner.site.cut.clone();
+        // Dropped on the way, everything it holds is reset.
+        let _ = cut.run_until_cancelled(self.open_and_pump(visitor, chosen)).await;
+    }
+
+    async fn open_and_pump(&self, visitor: Visitor, chosen: VecDeque<Chosen>) {
+        let site = &self.planner.site;
+        let Visitor { tcp, from, shard, route, planned, permit } = visitor;
+        let mut client = Client::new(tcp);
+        if !client.take_what_is_there() {
+            // A server may be the one that speaks first: nobody waits for long.
+            let _ = timeout(FIRST_BYTES_WAIT, client.hear()).await;
+        }
+        let began = site.clock.now();
+        let mut launcher = Launcher { outbound: self, route: &route, planned: &planned, chosen, from };
+        let opened = match open(&mut launcher, &mut client, &site.clock).await {
+            Ok(opened) => opened,
+            Err(failed) => return self.failed(&route, from, failed),
+        };
+        let took = site.clock.now().saturating_duration_since(began);
+        site.ledger.observe_latency(&opened.target, took);
+        let in_flight = site.ledger.begin(&opened.target);
+        self.count(&route, Some(self.cluster(&opened.target)), "connected");
+        self.pump(opened, client, shard, (permit, in_flight)).await;
+    }
+
+    /// Carries, on the shard that the stream's lane lives on.
+    async fn pump(
+        &self,
+        opened: Opened,
+        client: Client,
+        shard: usize,
+        counted: (OwnedSemaphorePermit, InFlight),
+    ) {
+        let Client { tcp, mut first, .. } = client;
+        let left = first.split_off(opened.written.min(first.len())).freeze();
+        match opened.way {
+            Way::Local(mut backend) => {
+                if tokio::io::AsyncWriteExt::write_all(&mut backend, &left).await.is_ok() {
+                    pump::tcp_and_tcp(tcp, backend).await;
+                }
+            }
+            Way::Peer(PeerWay { lane, mut writer, reader, counted: stream }) => {
+                if !left.is_empty() && writer.write_chunk(left).await.is_err() {
+                    return;
+                }
+                if lane.shard() == shard {
+                    pump::tcp_and_stream(tcp, writer, reader).await;
+                    return;
+                }
+                let cut = self.planner.site.cut.clone();
+                // The socket moves once, so that no byte of it crosses threads.
+                self.shards.spawn_transient(lane.shard(), "client", async move {
+                    let _counted = (stream, counted);
+                    let moved = async {
+                        match tcp.rehome() {
+                            Ok(tcp) => drop(pump::tcp_and_stream(tcp, writer, reader).await),
+                            Err(error) => tracing::warn!(%error, "a connection could not change its shard"),
+                        }
+                    };
+                    let _ = cut.run_until_cancelled(moved).await;
+                });
+            }
+        }
+    }
+
+    /// Counts and tells why a client was reset; dropping its connection has reset it.
+    fn failed(&self, route: &Route, from: IpAddr, failed: NotOpened) {
+        let NotOpened::Reset(reason, said) = failed else {
+            return self.count(route, None, "client_gone");
+        };
+        let code = match reason {
+            ResetReason::NoCandidate => Code::NO_CANDIDATE,
+            ResetReason::Refused(_) => Code::REFUSED_BY_ALL,
+            ResetReason::Unanswered => Code::OPEN_UNANSWERED,
+            ResetReason::Timeout => Code::OPEN_TIMED_OUT,
+        };
+        let (service, port) = (&route.service, route.port);
+        tracing::debug!(%service, port, %from, %code, %reason, last = said, "client reset");
+        self.count(route, None, reason.as_str());
+    }
+
+    fn count(&self, route: &Route, cluster: Option<ClusterId>, result: &'static str) {
+        let service = route.service.clone();
+        self.planner.site.ledger.count(Proxied { service, cluster, result });
+    }
+
+    fn cluster(&self, target: &Target) -> ClusterId {
+        match target {
+            Target::Local => self.planner.site.state.load().me.cluster.clone(),
+            Target::Peer(cluster) => cluster.clone(),
+        }
+    }
+
+    fn caller(&self, from: IpAddr) -> &SpiffeId {
+        let named = self.callers.iter().find(|(source, _)| source.contains(&from));
+        named.map_or(&self.unknown, |(_, identity)| identity)
+    }
+}
+
+/// Starts the attempts of one connection.
+struct Launcher<'a> {
+    outbound: &'a Outbound,
+    route: &'a Route,
+    planned: &'a Planned,
+    chosen: VecDeque<Chosen>,
+    from: IpAddr,
+}
+
+impl Launch for Launcher<'_> {
+    fn has_more(&self) -> bool {
+        !self.chosen.is_empty()
+    }
+
+    fn launch(&mut self, first: Bytes, tried: usize, in_flight: usize) -> Option<Attempt> {
+        loop {
+            let Chosen { target, on_probation } = self.chosen.pop_front()?;
+            let cluster = self.outbound.cluster(&target);
+            let key = OutlierKey { cluster, service: self.route.service.clone(), port: self.route.port };
+            let refused = on_probation && matches!(self.ledger().admits(&key), Admission::No { .. });
+            // One request at a time is its probe; the others go on, unless it is all there is.
+            if !refused || self.chosen.is_empty() {
+                return Some(self.start(target, key, first, (tried, in_flight)));
+            }
+        }
+    }
+}
+
+impl Launcher<'_> {
+    fn ledger(&self) -> &crate::ledger::Ledger {
+        &self.outbound.planner.site.ledger
+    }
+
+    fn start(
+        &self,
+        target: Target,
+        key: OutlierKey,
+        first: Bytes,
+        (tried, in_flight): (usize, usize),
+    ) -> Attempt {
+        let planner = &self.outbound.planner;
+        let part = self.planned.import.cluster(&key.cluster);
+        let idempotent = part.is_some_and(|part| part.idempotent);
+        let sent = Arc::new(AtomicBool::new(false));
+        let hostname = self.route.endpoint.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default();
+        let lane = match &target {
+            Target::Local => None,
+            Target::Peer(cluster) => planner.links.registry().best(cluster),
+        };
+        let mut bytes = 0;
+        let ending: BoxFuture<'static, attempt::Ending> = match (&target, &lane, part) {
+            (Target::Local, ..) => {
+                let export = planner.site.state.load().exports.get(&self.route.service).cloned();
+                let wanted = Wanted { port: self.route.port, hostname, ..Wanted::default() };
+                attempt::local(planner.site.clone(), export, wanted)
+            }
+            (Target::Peer(_), Some(lane), Some(part)) => {
+                let first = if may_write_first_bytes(idempotent, in_flight) { first } else { Bytes::new() };
+                bytes = first.len();
+                let header = v1::StreamHeader {
+                    export_id: part.export_id.0.to_vec(),
+                    port: self.route.port.into(),
+                    caller: self.outbound.caller(self.from).to_string(),
+                    affinity: Vec::new(),
+                    deadline_ms: u32::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
+                    traceparent: String::new(),
+                    replay: tried > 0,
+                    hostname,
+                };
+                attempt::peer(lane.clone(), header, first, sent.clone())
+            }
+            // The link went, or the cluster withdrew it, since the plan was made.
+            (Target::Peer(_), ..) => Box::pin(std::future::ready(attempt::Ending::Unsent)),
+        };
+        Attempt {
+            judged: Judged::new(planner.site.ledger.clone(), key),
+            started: planner.site.clock.now(),
+            idempotent,
+            bytes,
+            suspect: lane.clone().map(attempt::suspect),
+            lane,
+            over: None,
+            ending,
+            sent,
+            target,
+        }
+    }
+}
