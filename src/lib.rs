@@ -10,12 +10,14 @@ pub mod model;
 pub mod clock;
 pub mod config;
 pub mod files;
+pub mod metrics;
 pub mod net;
 pub mod supervise;
 pub mod wire;
 
 // Floor 2: who we are, and what we hold to be true.
 pub mod identity;
+pub mod ledger;
 pub mod store;
 
 // Floor 3: connections to peers.
@@ -24,6 +26,11 @@ pub mod link;
 // Floor 4: sources and sinks.
 pub mod admin;
 pub mod dns;
+pub mod peer;
+pub mod proxy;
+
+// Floor 5: the only place that constructs and wires.
+pub mod daemon;
 
 // Floor 6: the command line.
 pub mod cli;

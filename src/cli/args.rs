@@ -58,6 +58,8 @@ pub enum Output {
 /// The verbs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// Run a gateway in the foreground
+    Run(Box<RunArgs>),
     /// Show the main job on this host: three clusters, one name, two faults
     Demo(DemoArgs),
     /// Create, list or revoke join tokens
@@ -92,6 +94,9 @@ pub enum Verb {
         #[arg(value_name = "NAME|CODE")]
         subject: String,
     },
+    /// Check, describe or show the configuration
+    #[command(subcommand)]
+    Config(ConfigVerb),
     /// Print the release of this program, and of the gateway that runs
     Version,
     /// Print completions for a shell

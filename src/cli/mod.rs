@@ -9,10 +9,12 @@ use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 pub mod args;
 mod client;
+mod config;
 mod demo;
 mod join;
 mod output;
 mod render;
+mod run;
 mod verbs;
 
 #[cfg(test)]
@@ -64,6 +66,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 async fn dispatch(cli: Cli, printer: Printer) -> Result<(), Problem> {
     let shared = &cli.shared;
     match cli.verb {
+        Verb::Run(args) => run::run(&args, shared).await,
+        Verb::Config(verb) => config::run(&verb),
         Verb::Demo(args) => demo::run(&args, printer).await,
         Verb::Token(verb) => verbs::token(verb, shared, printer).await,
         Verb::Join(args) => join::run(&args, shared, printer).await,

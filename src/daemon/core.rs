@@ -1,0 +1,343 @@
+//! The parts that make a gateway, constructed and connected: state, identity, links, sessions, proxy.
+//!
+//! No DNS or admin socket here, so that a simulation can run many of these in one process.
+
+use std::{
+    net::IpAddr,
+    sync::{Arc, Mutex},
+};
+
+use quinn::Connection;
+use tokio::sync::{mpsc, watch};
+
+use super::{
+    exports,
+    home::{Home, Opened},
+    names::{self, Started, ZoneView},
+    renewal::Renewal,
+    settings,
+};
+use crate::{
+    clock::Clock,
+    config::Config,
+    identity::{CurrentSvid, Identity, Tls, Trust, WallClock},
+    ledger::Ledger,
+    link::{self, Caller, Lane, Links, QuicKeys, stream::CallStream},
+    model::{
+        code::{Code, Problem},
+        ids::Instance,
+        limits,
+        state::Me,
+        trust::Bundle,
+        zone::{ZoneName, ZoneSource},
+    },
+    net::{Net, TcpListen},
+    peer::{self, Ourselves, Peers},
+    proxy::{self, Proxy},
+    store::{self, Store},
+    supervise::{Shards, Tasks},
+};
+
+/// What a gateway is started with.
+pub struct Launch {
+    /// What was configured.
+    pub config: Config,
+    /// Where it keeps what must last.
+    pub home: Home,
+    /// The network.
+    pub net: Arc<dyn Net>,
+    /// Time and randomness.
+    pub clock: Clock,
+    /// The control runtime.
+    pub tasks: Tasks,
+    /// The data runtimes.
+    pub shards: Shards,
+    /// This host's name, for the default cluster id.
+    pub host_name: String,
+    /// This host's addresses, for tokens and peers.
+    pub interfaces: Vec<IpAddr>,
+    /// Sockets this process may have open.
+    pub open_files: u64,
+}
+
+/// A running gateway without its front doors.
+pub struct Core {
+    /// The state.
+    pub store: Store,
+    /// The links.
+    pub links: Links,
+    /// Live figures.
+    pub ledger: Ledger,
+    /// The sessions.
+    pub peers: Peers,
+    /// The proxy.
+    pub proxy: Proxy,
+    pub(super) config: Config,
+    pub(super) clock: Clock,
+    pub(super) tasks: Tasks,
+    pub(super) shards: Shards,
+    pub(super) net: Arc<dyn Net>,
+    pub(super) home: Arc<Home>,
+    /// This cluster and gateway, as others meet it.
+    pub ours: Arc<Ourselves>,
+    pub(super) zone: ZoneName,
+    pub(super) started: Started,
+    pub(super) first_start: bool,
+    /// Keeps the block of virtual IPs ours.
+    _guard: Mutex<Box<dyn TcpListen>>,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Core").field("home", &self.home).finish_non_exhaustive()
+    }
+}
+
+/// The trust of a gateway, and what its TLS presents.
+struct Security {
+    identity: Arc<Identity>,
+    svid: Arc<CurrentSvid>,
+    svid_renewed: watch::Sender<u64>,
+    trust: Arc<Trust>,
+    tls: Tls,
+    bundle: Bundle,
+}
+
+/// What every part stands on.
+struct Ground {
+    config: Config,
+    home: Arc<Home>,
+    net: Arc<dyn Net>,
+    clock: Clock,
+    tasks: Tasks,
+    shards: Shards,
+    security: Security,
+    store: Store,
+    ledger: Ledger,
+}
+
+/// What links hand to sessions.
+struct Arrivals {
+    dialled: mpsc::Receiver<Arc<Lane>>,
+    calls: mpsc::Receiver<CallStream<Caller>>,
+    joins: mpsc::Receiver<Connection>,
+}
+
+impl Core {
+    /// Starts every part; nothing is served before all could start.
+    ///
+    /// # Errors
+    /// A [`Problem`]: state folder, config, or an address.
+    pub async fn start(launch: Launch) -> Result<Self, Problem> {
+        let Launch { config, home, net, clock, tasks, shards, host_name, interfaces, open_files } = launch;
+        let started = Started { at: clock.now(), wall: clock.wall() };
+        let home = Arc::new(home);
+        let opened = home.open(&config, &host_name, &clock)?;
+        let first_start = opened.first_start;
+        let quic_keys = opened.quic_keys.clone();
+        let security = security(opened, &clock)?;
+        let zone = ZoneName::parse(&config.names.zone)
+            .map_err(|error| Problem::new(Code::CONFIG_VALUE_INVALID, format!("names.zone: {error}")))?;
+        let (store, guard) = open_store(&config, &home, &*net, &security, &clock, &tasks).await?;
+        let ledger = Ledger::new(clock.clone());
+        let ground = Ground { config, home, net, clock, tasks, shards, security, store, ledger };
+        let inbound = ground.inbound();
+        let (links, arrivals) = ground.open_links(quic_keys, &inbound).await?;
+        let ours = ground.ours(&links, &interfaces);
+        let peers = ground.start_peers(&links, ours.clone(), arrivals);
+        let proxy = ground.start_proxy(&links, inbound, open_files)?;
+        ground.renew_svid();
+        let Ground { config, home, net, clock, tasks, shards, store, ledger, .. } = ground;
+        Ok(Self {
+            store,
+            links,
+            ledger,
+            peers,
+            proxy,
+            config,
+            clock,
+            tasks,
+            shards,
+            net,
+            home,
+            ours,
+            zone,
+            started,
+            first_start,
+            _guard: Mutex::new(guard),
+        })
+    }
+
+    /// The zone as it is answered now.
+    #[must_use]
+    pub fn zone(&self) -> Arc<dyn ZoneSource> {
+        Arc::new(ZoneView::new(
+            self.zone.clone(),
+            self.config.names.ttl,
+            self.started,
+            self.clock.wall(),
+            self.store.state(),
+            &self.ledger,
+        ))
+    }
+
+    /// Stops taking new work, lets what runs finish, and says goodbye.
+    pub async fn shutdown(&self) {
+        self.proxy.shutdown().await;
+        self.links.shutdown().await;
+    }
+}
+
+impl Ground {
+    fn inbound(&self) -> proxy::Inbound {
+        proxy::Inbound::new(proxy::InboundParts {
+            state: self.store.watch(),
+            identity: self.security.identity.clone(),
+            ledger: self.ledger.clone(),
+            net: self.net.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+        })
+    }
+
+    async fn open_links(
+        &self,
+        keys: QuicKeys,
+        inbound: &proxy::Inbound,
+    ) -> Result<(Links, Arrivals), Problem> {
+        let (dialled, greetings) = mpsc::channel(limits::PEERS_MAX);
+        let (calls, incoming_calls) = mpsc::channel(limits::CALLS_WAITING_MAX);
+        let (joins, incoming_joins) = mpsc::channel(limits::JOINS_IN_FLIGHT_MAX);
+        let identity = &self.security.identity;
+        let parts = link::Parts {
+            keys,
+            own: identity.trust_domain().clone(),
+            tls: self.security.tls.clone(),
+            server: self.security.tls.server(identity.join_key()),
+            trust: self.security.trust.clone(),
+            net: self.net.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+            shards: self.shards.clone(),
+            dialled,
+            calls,
+            joins,
+            serve_tcp: inbound.serve_tcp(),
+        };
+        let address = self.config.listen.quic;
+        let links = Links::start(parts, address)
+            .await
+            .map_err(|error| super::address_problem("quic", address, &error))?;
+        let arrivals = Arrivals { dialled: greetings, calls: incoming_calls, joins: incoming_joins };
+        Ok((links, arrivals))
+    }
+
+    fn ours(&self, links: &Links, interfaces: &[IpAddr]) -> Arc<Ourselves> {
+        let bound: Vec<_> = links.address().into_iter().collect();
+        Arc::new(Ourselves {
+            identity: self.security.identity.clone(),
+            svid: self.security.svid.clone(),
+            bundle: self.security.bundle.clone(),
+            endpoints: peer::issue::advertised(&self.config.advertise.addresses, &bound, interfaces),
+            clock: self.clock.clone(),
+        })
+    }
+
+    fn start_peers(&self, links: &Links, ours: Arc<Ourselves>, arrivals: Arrivals) -> Peers {
+        Peers::start(peer::Parts {
+            store: self.store.clone(),
+            links: links.clone(),
+            ledger: self.ledger.clone(),
+            ours,
+            net: self.net.clone(),
+            svid_renewed: self.security.svid_renewed.clone(),
+            trust: self.security.trust.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+            instance: Instance(self.clock.random_bytes()),
+            shards: u32::try_from(self.shards.count()).unwrap_or(u32::MAX),
+            quotas: settings::quotas(&self.config),
+            dialled: arrivals.dialled,
+            calls: arrivals.calls,
+            joins: arrivals.joins,
+        })
+    }
+
+    fn start_proxy(&self, links: &Links, inbound: proxy::Inbound, open_files: u64) -> Result<Proxy, Problem> {
+        Ok(Proxy::start(proxy::Parts {
+            inbound,
+            state: self.store.watch(),
+            policies: policies(&self.store),
+            links: links.clone(),
+            shards: self.shards.clone(),
+            callers: settings::callers(&self.config, self.security.identity.trust_domain())?,
+            open_files,
+        }))
+    }
+
+    fn renew_svid(&self) {
+        let renewal = Renewal {
+            home: self.home.clone(),
+            life: self.config.identity.svid_life,
+            identity: self.security.identity.clone(),
+            svid: self.security.svid.clone(),
+            renewed: self.security.svid_renewed.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks.spawn("svid renewal", renewal.run());
+    }
+}
+
+/// Where a person said that connections go, by the newest settings.
+fn policies(store: &Store) -> proxy::Policies {
+    let store = store.clone();
+    Arc::new(move |name| store.state().settings.failover(name))
+}
+
+fn security(opened: Opened, clock: &Clock) -> Result<Security, Problem> {
+    let identity = Arc::new(opened.identity);
+    let svid = CurrentSvid::new(opened.svid);
+    let trust = Trust::new();
+    let wall: WallClock = {
+        let clock = clock.clone();
+        Arc::new(move || clock.wall())
+    };
+    let bundle = identity.bundle(1).map_err(|error| {
+        Problem::new(Code::STATE_INCOMPLETE, format!("this cluster's own roots: {error}"))
+    })?;
+    let tls = Tls::new(trust.clone(), svid.clone(), wall);
+    Ok(Security { identity, svid, svid_renewed: watch::Sender::new(0), trust, tls, bundle })
+}
+
+/// Loads the state, claims its virtual IPs, and brings in what the config file declares.
+async fn open_store(
+    config: &Config,
+    home: &Home,
+    net: &dyn Net,
+    security: &Security,
+    clock: &Clock,
+    tasks: &Tasks,
+) -> Result<(Store, Box<dyn TcpListen>), Problem> {
+    let me = Me {
+        cluster: security.identity.cluster().clone(),
+        trust_domain: security.identity.trust_domain().clone(),
+        gateway: home.gateway.clone(),
+        locality: config.locality.clone(),
+    };
+    let rules = settings::settings(config)?;
+    let held =
+        store::held_block(&home.persist, &home.folder()).map_err(|error| super::home::problem(&error))?;
+    let block = names::claim_block(net, config.names.virtual_ips, held)?;
+    let loaded = store::load(&home.persist, &home.folder(), me, rules, block.ips, clock.wall())
+        .map_err(|error| super::home::problem(&error))?;
+    for warning in &loaded.warnings {
+        tracing::warn!(code = %Code::STATE_RECOVERED, error = %warning, "a state file was damaged");
+    }
+    let declared = exports::events(config, &loaded.state, clock)?;
+    let store = Store::start(loaded.state, home.persist.clone(), home.folder(), clock.clone(), tasks);
+    for event in declared {
+        store.apply(event).await.map_err(|error| error.problem())?;
+    }
+    Ok((store, block.guard))
+}

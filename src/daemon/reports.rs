@@ -1,0 +1,167 @@
+//! What the admin API reads and asks for, made of the parts: the only place where siblings meet.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::mpsc;
+
+use super::core::Core;
+use crate::{
+    admin::{
+        self, About,
+        api::{
+            Addresses, CandidateStatus, JoinStep, NewToken, PortExplanation, PortStatus, TokenWish, schema,
+        },
+    },
+    metrics::Metrics,
+    model::{
+        code::Problem, failover::Considered, ids::ClusterId, limits, token::record::TokenTerms,
+        virtual_ip::BindingState,
+    },
+    peer::{Peers, Progress, issue},
+    proxy::Explained,
+    supervise::Readiness,
+};
+
+/// Everything the admin API needs.
+pub(super) fn parts(
+    core: &Arc<Core>,
+    readiness: Readiness,
+    metrics: Metrics,
+    addresses: &Addresses,
+) -> admin::Parts {
+    let (zone, explain, tokens, joining, peers) =
+        (core.clone(), core.clone(), core.clone(), core.clone(), core.peers.clone());
+    admin::Parts {
+        store: core.store.clone(),
+        links: core.links.clone(),
+        ledger: core.ledger.clone(),
+        metrics,
+        clock: core.clock.clone(),
+        tasks: core.tasks.clone(),
+        readiness,
+        svid: core.ours.svid.clone(),
+        about: About {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: core.home.place.clone(),
+            addresses: addresses.clone(),
+            started: core.started.at,
+            bundle: core.ours.bundle.clone(),
+        },
+        zone: Arc::new(move || zone.zone()),
+        explain: Arc::new(move |name| {
+            let explained = explain.proxy.explain(name)?;
+            Some(explained.iter().map(|port| explanation(&explain, port)).collect())
+        }),
+        peers: Arc::new(Figures(core.peers.clone())),
+        issue_token: Arc::new(move |wish| {
+            let core = tokens.clone();
+            Box::pin(async move { issue_token(&core, wish).await })
+        }),
+        join: Arc::new(move |token, steps| {
+            let core = joining.clone();
+            Box::pin(async move { join(&core, token, steps).await })
+        }),
+        unconfirmed: Arc::new(move |name, patience: Duration| {
+            let peers = peers.clone();
+            Box::pin(async move { peers.unconfirmed(&name, patience).await })
+        }),
+        warnings: Arc::new(Vec::new),
+    }
+}
+
+struct Figures(Peers);
+
+impl admin::PeerFigures for Figures {
+    fn lag(&self, peer: &ClusterId) -> Option<u64> {
+        self.0.lag(peer)
+    }
+
+    fn exported(&self, peer: &ClusterId) -> usize {
+        self.0.exported(peer)
+    }
+
+    fn too_large(&self, peer: &ClusterId) -> Vec<String> {
+        self.0.too_large(peer)
+    }
+}
+
+/// Joins, and passes each step on in the API's form.
+pub(super) async fn join(core: &Core, token: String, steps: mpsc::Sender<JoinStep>) {
+    let (lines, mut told) = mpsc::channel::<Progress>(limits::CALL_QUEUE_MAX);
+    let joining = async move { core.peers.join(&token, &lines).await };
+    let passing_on = async {
+        while let Some(line) = told.recv().await {
+            let step = JoinStep {
+                schema: schema("join"),
+                step: line.step.to_owned(),
+                text: line.text,
+                peer: line.peer,
+                problem: line.problem,
+            };
+            // Joining goes on when nobody listens any more.
+            let _ = steps.send(step).await;
+        }
+    };
+    tokio::join!(joining, passing_on);
+}
+
+async fn issue_token(core: &Core, wish: TokenWish) -> Result<NewToken, Problem> {
+    let default = TokenTerms::default();
+    let terms = TokenTerms {
+        ttl: wish.ttl_seconds.map_or(default.ttl, Duration::from_secs),
+        uses: wish.uses.unwrap_or(default.uses),
+        for_cluster: wish.cluster,
+        expect_trust_domain: wish.expect_trust_domain,
+        require_approval: false,
+    };
+    let made = issue::create(&core.ours, &core.store, terms, wish.allow_private).await?;
+    Ok(NewToken {
+        schema: schema("token"),
+        id: made.record.id.to_string(),
+        token: made.text.to_string(),
+        expires_unix_ms: made.record.expires,
+        uses: made.record.uses_left,
+        addresses: made.addresses,
+        trust_domain: core.ours.identity.trust_domain().clone(),
+        fingerprint: core.ours.bundle.fingerprint().to_string(),
+    })
+}
+
+fn explanation(core: &Core, explained: &Explained) -> PortExplanation {
+    let port = &explained.port.port;
+    let (bound_port, state) = match &explained.binding {
+        Some(binding) => (Some(binding.bound_port), binding_words(binding.state)),
+        None => (None, "not listening".to_owned()),
+    };
+    PortExplanation {
+        port: PortStatus {
+            name: port.name.to_string(),
+            protocol: port.protocol.to_string(),
+            port: port.number,
+            bound_port,
+            state,
+        },
+        considered: explained.considered.iter().map(|considered| candidate(core, considered)).collect(),
+    }
+}
+
+fn binding_words(state: BindingState) -> String {
+    match state {
+        BindingState::Listening => "listening".to_owned(),
+        BindingState::NoCandidate => "no candidate".to_owned(),
+        BindingState::Failed(code) => format!("failed: TMB-{code}"),
+    }
+}
+
+fn candidate(core: &Core, considered: &Considered) -> CandidateStatus {
+    let lane = core.links.registry().best(&considered.cluster);
+    CandidateStatus {
+        cluster: considered.cluster.clone(),
+        priority: considered.priority,
+        share: considered.share_percent.into(),
+        ready: u32::try_from(considered.ready).unwrap_or(u32::MAX),
+        total: u32::try_from(considered.total).unwrap_or(u32::MAX),
+        rtt_ms: lane.map(|lane| lane.figures().rtt.as_secs_f64() * 1e3),
+        reason: format!("{}: {}", considered.verdict, considered.reason),
+    }
+}
