@@ -1,0 +1,311 @@
+//! What may be typed, and which verb does it.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::{
+    emulator::link::{Bursts, Shape},
+    fault::Target,
+    ground::BackendName,
+    load::Kind,
+    quantity::{Rate, Share, Span},
+    scenario::Load,
+    server::Defect,
+    verb::failover::Kill,
+};
+
+/// Clusters on this machine, faults on demand, clients that keep count.
+#[derive(Debug, Parser)]
+#[command(name = "testbed", version, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Folder of what stands
+    #[arg(long, global = true, value_name = "DIR", env = "TESTBED_DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The tombolo binary [default: beside this one]
+    #[arg(long, global = true, value_name = "PATH", env = "TOMBOLO_BIN")]
+    pub(crate) tombolo: Option<PathBuf>,
+    /// Form of results
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, value_name = "FORM")]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// Forms of results.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs.
+    Json,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Bring clusters up; they stand until `down`
+    Up(UpArgs),
+    /// Show what stands
+    Status,
+    /// Break something, or mend it
+    #[command(subcommand)]
+    Fault(FaultVerb),
+    /// Run a load through what stands and account for every request
+    Load(LoadArgs),
+    /// Take something away under load, repeatedly, and measure what clients saw
+    Failover(FailoverArgs),
+    /// Run a scenario file: bring it up, do its steps under its load, hold its assertions, take it down
+    Scenario {
+        /// The file (TOML)
+        file: PathBuf,
+        /// Where it stands
+        #[arg(long, value_enum, default_value_t = BackendName::Proc)]
+        backend: BackendName,
+        /// Repetitions [default: the file's]
+        #[arg(long)]
+        reps: Option<usize>,
+    },
+    /// Take away what stands, all of it and nothing else
+    Down,
+    /// The test server behind the sample service
+    Backend(BackendArgs),
+    /// The WAN emulator
+    Emulator {
+        /// Hold it against its claims (root, half a minute)
+        #[arg(long, required = true)]
+        measure: bool,
+    },
+    /// Parts of a testbed that are this program
+    #[command(subcommand, hide = true)]
+    Inner(InnerVerb),
+}
+
+/// `testbed up`.
+#[derive(Debug, Args)]
+pub(crate) struct UpArgs {
+    /// How many clusters; the client's comes first and exports nothing
+    #[arg(default_value_t = 3, conflicts_with = "scenario")]
+    pub(crate) clusters: usize,
+    /// Gateways of each
+    #[arg(long, default_value_t = 2)]
+    pub(crate) gateways: usize,
+    /// Where they stand
+    #[arg(long, value_enum, default_value_t = BackendName::Proc)]
+    pub(crate) backend: BackendName,
+    /// The clusters and links of a scenario file instead
+    #[arg(long, value_name = "FILE")]
+    pub(crate) scenario: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) link: ShapeArgs,
+}
+
+/// The shape of a link.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Links")]
+pub(crate) struct ShapeArgs {
+    /// Delay, one way
+    #[arg(long)]
+    delay: Option<Span>,
+    /// Jitter on top of the delay
+    #[arg(long)]
+    jitter: Option<Span>,
+    /// Random loss
+    #[arg(long)]
+    loss: Option<Share>,
+    /// Loss in bursts: chance to enter, chance to leave, loss inside
+    #[arg(long, value_name = "ENTER,LEAVE,LOSS", value_parser = parse_bursts)]
+    bursts: Option<Bursts>,
+    /// Rate
+    #[arg(long)]
+    rate: Option<Rate>,
+    /// Queue in front of the rate
+    #[arg(long)]
+    queue: Option<Span>,
+    /// Share that overtakes
+    #[arg(long)]
+    reorder: Option<Share>,
+    /// Share that comes twice
+    #[arg(long)]
+    duplicate: Option<Share>,
+    /// Share with a bit turned
+    #[arg(long)]
+    corrupt: Option<Share>,
+    /// Largest packet that passes, in bytes
+    #[arg(long)]
+    mtu: Option<usize>,
+}
+
+fn parse_bursts(text: &str) -> Result<Bursts, String> {
+    let parts: Vec<Share> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
+    match parts[..] {
+        [enter, leave, loss] => Ok(Bursts { enter, leave, loss }),
+        _ => Err("write three shares, as 1%,25%,100%".to_owned()),
+    }
+}
+
+impl ShapeArgs {
+    /// A shape with what was typed put over it.
+    pub(crate) fn over(&self, shape: Shape) -> Shape {
+        Shape {
+            up: shape.up,
+            delay: self.delay.unwrap_or(shape.delay),
+            jitter: self.jitter.unwrap_or(shape.jitter),
+            loss: self.loss.unwrap_or(shape.loss),
+            bursts: self.bursts.or(shape.bursts),
+            rate: self.rate.or(shape.rate),
+            queue: self.queue.unwrap_or(shape.queue),
+            reorder: self.reorder.unwrap_or(shape.reorder),
+            duplicate: self.duplicate.unwrap_or(shape.duplicate),
+            corrupt: self.corrupt.unwrap_or(shape.corrupt),
+            mtu: self.mtu.or(shape.mtu),
+        }
+    }
+}
+
+/// `testbed fault`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultVerb {
+    /// SIGKILL: west, west/1, west/active, west/endpoint/1, west/endpoints
+    Kill { target: Target },
+    /// SIGSTOP
+    Stop { target: Target },
+    /// SIGCONT
+    Cont { target: Target },
+    /// Start what was killed
+    Restart { target: Target },
+    /// Let nothing pass between two clusters
+    Partition {
+        from: String,
+        to: String,
+        /// Only from the first to the second
+        #[arg(long)]
+        one_way: bool,
+        /// Heal after this time
+        #[arg(long = "for")]
+        lasting: Option<Span>,
+    },
+    /// End a partition
+    Heal { from: String, to: String },
+    /// Change a link; what is not named stays as it is
+    Link {
+        from: String,
+        to: String,
+        /// Only from the first to the second
+        #[arg(long)]
+        one_way: bool,
+        #[command(flatten)]
+        shape: ShapeArgs,
+    },
+    /// Make a cluster's NAT forget its flows
+    Rebind { cluster: String },
+}
+
+/// `testbed load`.
+#[derive(Debug, Args)]
+pub(crate) struct LoadArgs {
+    #[command(flatten)]
+    pub(crate) load: LoadFlags,
+    /// Send to this address instead of through what stands
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) to: Option<std::net::SocketAddr>,
+}
+
+/// The load itself.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Load")]
+pub(crate) struct LoadFlags {
+    /// What a request is
+    #[arg(long, value_enum)]
+    kind: Option<Kind>,
+    /// Requests per second
+    #[arg(long)]
+    rps: Option<f64>,
+    /// Connections opened before the first request
+    #[arg(long)]
+    connections: Option<usize>,
+    /// How long requests are started
+    #[arg(long = "for", value_name = "SPAN")]
+    duration: Option<Span>,
+    /// When a request is given up
+    #[arg(long)]
+    deadline: Option<Span>,
+    /// When an answer is late
+    #[arg(long)]
+    late: Option<Span>,
+    /// Size of a bulk body
+    #[arg(long)]
+    bulk_bytes: Option<u64>,
+}
+
+impl LoadFlags {
+    /// A load with what was typed put over it.
+    pub(crate) fn over(&self, load: &Load) -> Load {
+        Load {
+            kind: self.kind.unwrap_or(load.kind),
+            from: load.from.clone(),
+            rps: self.rps.unwrap_or(load.rps),
+            connections: self.connections.unwrap_or(load.connections),
+            duration: self.duration.unwrap_or(load.duration),
+            deadline: self.deadline.unwrap_or(load.deadline),
+            late: self.late.unwrap_or(load.late),
+            bulk_bytes: self.bulk_bytes.unwrap_or(load.bulk_bytes),
+        }
+    }
+}
+
+/// `testbed failover`.
+#[derive(Debug, Args)]
+pub(crate) struct FailoverArgs {
+    /// What is taken away
+    #[arg(long, value_enum, default_value_t = Kill::Gateway)]
+    pub(crate) kill: Kill,
+    /// Repetitions
+    #[arg(long, default_value_t = 3)]
+    pub(crate) reps: usize,
+    /// What must hold, as 'gap_p99<1s failed==0'
+    #[arg(long, default_value = "")]
+    pub(crate) assert: String,
+    /// Bring up clusters for this, and take them down after
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<BackendName>,
+    /// Clusters brought up
+    #[arg(long, default_value_t = 3)]
+    pub(crate) clusters: usize,
+    /// Gateways of each
+    #[arg(long, default_value_t = 2)]
+    pub(crate) gateways: usize,
+    #[command(flatten)]
+    pub(crate) load: LoadFlags,
+    #[command(flatten)]
+    pub(crate) link: ShapeArgs,
+}
+
+/// `testbed backend`.
+#[derive(Debug, Args)]
+pub(crate) struct BackendArgs {
+    /// The cluster named in answers
+    #[arg(long, default_value = "testbed")]
+    pub(crate) cluster: String,
+    /// HTTP
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) http: Option<std::net::SocketAddr>,
+    /// Echo
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) echo: Option<std::net::SocketAddr>,
+    /// Greeting: the server speaks first
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) greet: Option<std::net::SocketAddr>,
+    /// drop:N, stall:N, truncate:N, error:N, slow:N:SPAN at every Nth request; may be given several times
+    #[arg(long)]
+    pub(crate) defect: Vec<Defect>,
+}
+
+/// Parts of a testbed.
+#[derive(Debug, Subcommand)]
+pub(crate) enum InnerVerb {
+    /// The relay or emulator
+    Wan { plan: PathBuf, socket: PathBuf },
+    /// The client inside a cluster
+    Client,
+}

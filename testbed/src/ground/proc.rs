@@ -1,0 +1,98 @@
+//! Backend `proc`: all clusters are processes on loopback addresses of their own, with a relay in front of
+//! every gateway. No root, no namespaces, nothing to take away but processes.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Ground, Listens, WanMedium};
+use crate::{emulator::udp::Front, scenario::Scenario, standing::Standing};
+
+/// Each slot has 16 second octets from here on: gateways, fronts, endpoints, then virtual IPs.
+const FIRST: u8 = 128;
+/// Second octets of a slot.
+const WIDTH: u8 = 16;
+/// Slots there are.
+const SLOTS: u8 = 7;
+/// Second octets of virtual IPs in a slot, four /18 in each.
+const VIRTUAL: usize = 12;
+
+/// The backend.
+pub(super) struct Proc;
+
+/// A slot whose relay address nobody holds.
+pub(super) fn free_slot() -> Result<u8> {
+    let free = |slot: &u8| UdpSocket::bind((address(*slot, 1, 0, 0), 7443)).is_ok();
+    (0..SLOTS)
+        .find(free)
+        .with_context(|| format!("{SLOTS} testbeds stand already\n  try: testbed down --dir ..."))
+}
+
+fn address(slot: u8, part: u8, cluster: usize, member: usize) -> IpAddr {
+    let octet = |index: usize| u8::try_from(index + 1).expect("a scenario has few clusters and members");
+    Ipv4Addr::new(127, FIRST + slot * WIDTH + part, octet(cluster), octet(member)).into()
+}
+
+impl Ground for Proc {
+    fn check(&self, scenario: &Scenario) -> Result<()> {
+        let gateways: usize = scenario.clusters.iter().map(|cluster| cluster.gateways).sum();
+        ensure!(
+            gateways <= VIRTUAL * 4,
+            "proc has room for {} gateways, not {gateways}\n  try: --backend netns",
+            VIRTUAL * 4
+        );
+        Ok(())
+    }
+
+    fn prepare(&self, _standing: &mut Standing) -> Result<()> {
+        Ok(())
+    }
+
+    fn connect(&self, _standing: &Standing) -> Result<()> {
+        Ok(())
+    }
+
+    fn medium(&self, standing: &Standing) -> WanMedium {
+        let mut fronts = Vec::new();
+        for (cluster, plan) in standing.scenario.clusters.iter().enumerate() {
+            for gateway in 0..plan.gateways {
+                let listens = self.listens(standing, cluster, gateway);
+                fronts.push(Front { cluster, listen: listens.advertise, to: listens.quic });
+            }
+        }
+        WanMedium::Relay(fronts)
+    }
+
+    fn listens(&self, standing: &Standing, cluster: usize, gateway: usize) -> Listens {
+        let own = address(standing.slot, 0, cluster, gateway);
+        let front = address(standing.slot, 1, cluster, gateway);
+        let before: usize =
+            standing.scenario.clusters[..cluster].iter().map(|cluster| cluster.gateways).sum();
+        let number = before + gateway;
+        let second = usize::from(FIRST + standing.slot * WIDTH) + 4 + number / 4;
+        Listens {
+            quic: SocketAddr::new(own, 7443),
+            advertise: SocketAddr::new(front, 7443),
+            dns: SocketAddr::new(own, 5533),
+            admin: SocketAddr::new(own, 7070),
+            virtual_ips: Some(format!("127.{second}.{}.0/18", (number % 4) * 64)),
+        }
+    }
+
+    fn endpoint(&self, standing: &Standing, cluster: usize, endpoint: usize) -> IpAddr {
+        address(standing.slot, 2, cluster, endpoint)
+    }
+
+    fn prefix(&self, _standing: &Standing, _cluster: usize) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn rebind(&self, standing: &Standing, cluster: usize) -> Result<()> {
+        let cluster = standing.scenario.clusters[cluster].name.clone();
+        standing.wan().ask(&crate::emulator::control::Request::Rebind { cluster }).map(|_| ())
+    }
+
+    fn remove(&self, _standing: &Standing) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,219 @@
+//! `testbed`: clusters on one machine, faults on demand, clients that keep count. It drives Tombolo only
+//! through its binary, its files and its sockets.
+
+mod admin;
+mod cli;
+mod emulator;
+mod fault;
+mod gateway;
+mod ground;
+mod interrupt;
+mod load;
+mod monotonic;
+mod process;
+mod quantity;
+mod report;
+mod scenario;
+mod screen;
+mod server;
+mod standing;
+mod verb;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser as _;
+
+use cli::{BackendArgs, Cli, FailoverArgs, FaultVerb, InnerVerb, LoadArgs, Output, Verb};
+use fault::Fault;
+use scenario::{Assertion, Load, Scenario};
+use server::{Manners, Speech};
+use standing::{Lock, Standing};
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            screen::note(&format!("testbed: {error:#}"));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Does what was typed; false when it was done and an assertion or claim does not hold.
+fn run(cli: Cli) -> Result<bool> {
+    let json = cli.output == Output::Json;
+    let folder = cli.dir.clone().unwrap_or_else(default_folder);
+    let tombolo = cli.tombolo.as_deref();
+    match cli.verb {
+        Verb::Up(args) => {
+            interrupt::note_signals()?;
+            let mut scenario = match &args.scenario {
+                Some(file) => Scenario::read(file)?,
+                None => Scenario::plain(args.clusters, args.gateways)?,
+            };
+            scenario.link = args.link.over(scenario.link);
+            let standing = verb::up::up(&folder, args.backend, gateway::find_binary(tombolo)?, scenario)?;
+            verb::status::status(&standing, json)?;
+        }
+        Verb::Status => verb::status::status(&Standing::find(&folder)?, json)?,
+        Verb::Fault(fault) => {
+            let mut standing = Standing::find(&folder)?;
+            let _lock = Lock::take(&folder)?;
+            let fault = typed_fault(&standing, fault)?;
+            screen::say(&verb::fault::inflict(&mut standing, &fault)?);
+        }
+        Verb::Load(args) => run_load(&folder, &args, json)?,
+        Verb::Failover(args) => return run_failover(&folder, tombolo, &args, json),
+        Verb::Scenario { file, backend, reps } => {
+            interrupt::note_signals()?;
+            let scenario = Scenario::read(&file)?;
+            let (reps, assertions) = (reps.unwrap_or(scenario.reps), scenario.assertions.clone());
+            let mut standing = verb::up::up(&folder, backend, gateway::find_binary(tombolo)?, scenario)?;
+            return measured(&mut standing, None, reps, assertions, json, true);
+        }
+        Verb::Down => {
+            let standing = verb::down::down(&folder)?;
+            screen::say(&format!("run {} is down: nothing of it is left", standing.run));
+        }
+        Verb::Backend(args) => serve(args)?,
+        Verb::Emulator { .. } => return emulator(json),
+        Verb::Inner(InnerVerb::Wan { plan, socket }) => verb::inner::wan(&plan, &socket)?,
+        Verb::Inner(InnerVerb::Client) => verb::inner::client()?,
+    }
+    Ok(true)
+}
+
+fn default_folder() -> PathBuf {
+    let base = std::env::var_os("XDG_RUNTIME_DIR").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from);
+    base.join("tombolo-testbed")
+}
+
+fn typed_fault(standing: &Standing, typed: FaultVerb) -> Result<Fault> {
+    Ok(match typed {
+        FaultVerb::Kill { target } => Fault::Kill { target },
+        FaultVerb::Stop { target } => Fault::Stop { target },
+        FaultVerb::Cont { target } => Fault::Cont { target },
+        FaultVerb::Restart { target } => Fault::Restart { target },
+        FaultVerb::Partition { from, to, one_way, lasting } => {
+            Fault::Partition { from, to, one_way, lasting }
+        }
+        FaultVerb::Heal { from, to } => Fault::Heal { from, to },
+        FaultVerb::Link { from, to, one_way, shape } => {
+            let shape = shape.over(standing.wan().shape(&from, &to)?);
+            Fault::Link { from, to, one_way, shape }
+        }
+        FaultVerb::Rebind { cluster } => Fault::Rebind { cluster },
+    })
+}
+
+fn run_load(folder: &std::path::Path, args: &LoadArgs, json: bool) -> Result<()> {
+    let outcome = if let Some(target) = args.to {
+        ensure!(target.ip().is_loopback(), "a load goes to loopback or into a testbed, not to {target}");
+        let load = args.load.over(&Load::default());
+        let plan = load::Plan {
+            kind: load.kind,
+            target,
+            rps: load.rps,
+            connections: load.connections,
+            duration: load.duration,
+            deadline: load.deadline,
+            late: load.late,
+            bulk_bytes: load.bulk_bytes,
+        };
+        verb::inner::runtime()?.block_on(load::run(plan, |_| {}))?
+    } else {
+        let standing = Standing::find(folder)?;
+        let plan = verb::load::plan(&standing, &args.load.over(&standing.scenario.load))?;
+        verb::load::Running::start(&standing, &plan)?.finish()?
+    };
+    let text = if json {
+        serde_json::to_string_pretty(&outcome.account)?
+    } else {
+        verb::load::table(&outcome.account)
+    };
+    screen::say(&text);
+    Ok(())
+}
+
+fn run_failover(
+    folder: &std::path::Path,
+    tombolo: Option<&std::path::Path>,
+    args: &FailoverArgs,
+    json: bool,
+) -> Result<bool> {
+    interrupt::note_signals()?;
+    let assertions = Assertion::parse_all(&args.assert).map_err(anyhow::Error::msg)?;
+    let mut standing = match args.backend {
+        Some(backend) => {
+            let mut scenario = Scenario::plain(args.clusters, args.gateways)?;
+            scenario.link = args.link.over(scenario.link);
+            verb::up::up(folder, backend, gateway::find_binary(tombolo)?, scenario)?
+        }
+        None => Standing::find(folder)?,
+    };
+    standing.scenario.load = args.load.over(&standing.scenario.load);
+    measured(&mut standing, Some(args.kill), args.reps, assertions, json, args.backend.is_some())
+}
+
+/// Runs the repetitions, reports, keeps the logs of a failure, and takes down what it brought up.
+fn measured(
+    standing: &mut Standing,
+    kill: Option<verb::failover::Kill>,
+    reps: usize,
+    assertions: Vec<Assertion>,
+    json: bool,
+    own: bool,
+) -> Result<bool> {
+    let command = std::env::args().collect::<Vec<_>>().join(" ");
+    let result = verb::failover::repeat(standing, kill, reps);
+    let failed = result.as_ref().err().is_some();
+    let report = result.map(|reps| report::Report::new(standing, reps, assertions, command.clone()));
+    let pass = report.as_ref().is_ok_and(|report| report.pass);
+    if failed || !pass {
+        let kept = standing.keep_logs()?;
+        screen::note(&format!("logs: {}\nrepeat: {command}", kept.display()));
+    }
+    if own {
+        verb::down::take_down(standing)?;
+    }
+    let report = report?;
+    screen::say(&if json { serde_json::to_string_pretty(&report)? } else { report.table() });
+    Ok(pass)
+}
+
+fn serve(args: BackendArgs) -> Result<()> {
+    let ports = [(args.http, Speech::Http), (args.echo, Speech::Echo), (args.greet, Speech::Greet)];
+    ensure!(
+        ports.iter().any(|(address, _)| address.is_some()),
+        "nothing to serve\n  try: --http 127.0.0.1:8080"
+    );
+    let manners = Manners::new(args.cluster, args.defect);
+    verb::inner::runtime()?.block_on(async {
+        let mut tasks = tokio::task::JoinSet::new();
+        for (address, speech) in ports {
+            let Some(address) = address else { continue };
+            let listener = server::listen(address).await?;
+            screen::say(&format!("serving {speech:?} on {}", listener.local_addr()?));
+            tasks.spawn(server::serve(listener, speech, std::sync::Arc::clone(&manners)));
+        }
+        tasks.join_next().await.context("nothing to serve")?.context("a listener ended")
+    })
+}
+
+fn emulator(json: bool) -> Result<bool> {
+    let claims = emulator::measure::measure()?;
+    let pass = claims.iter().all(|claim| claim.holds);
+    if json {
+        screen::say(&serde_json::to_string_pretty(&claims)?);
+        return Ok(pass);
+    }
+    let row = |claim: &emulator::measure::Claim| {
+        let verdict = if claim.holds { "PASS" } else { "FAIL" };
+        vec![claim.claim.clone(), claim.seen.clone(), verdict.to_owned()]
+    };
+    let rows: Vec<Vec<String>> = claims.iter().map(row).collect();
+    screen::say(&screen::table(&["CLAIM", "SEEN", ""], &rows));
+    Ok(pass)
+}

@@ -1,0 +1,251 @@
+//! Results of repetitions: figures, assertions, a table, JSON. Pure but for asking versions.
+
+use std::{collections::BTreeMap, process::Command};
+
+use serde::Serialize;
+
+use crate::{
+    load::{Account, Latency, Outcome},
+    quantity::Span,
+    scenario::{Assertion, Scenario},
+    screen,
+    standing::Standing,
+};
+
+/// One repetition. Times are milliseconds after the first fault.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Repetition {
+    /// Counted from 1.
+    pub(crate) number: usize,
+    /// What was done, each with its time after the first request.
+    pub(crate) faults: Vec<(f64, String)>,
+    /// When the client's gateway showed a change of the peer.
+    pub(crate) detected_near_ms: Option<f64>,
+    /// When a gateway elsewhere did.
+    pub(crate) detected_far_ms: Option<f64>,
+    /// The first answer to a request due after the fault.
+    pub(crate) first_ok_ms: Option<f64>,
+    /// The last request whose first try failed, when that was known.
+    pub(crate) last_failure_ms: Option<f64>,
+    /// The longest that any request answered or given up after the fault had to wait; a failed one counts
+    /// its whole deadline.
+    pub(crate) gap_ms: f64,
+    /// All requests.
+    pub(crate) account: Account,
+}
+
+impl Repetition {
+    /// From what the client saw.
+    pub(crate) fn of(number: usize, outcome: &Outcome, fault_at: u64, deadline: Span) -> Self {
+        let after = |at: u64| at.saturating_sub(fault_at) as f64 / 1e6;
+        let touched = || outcome.records.iter().filter(|record| record.done >= fault_at);
+        let later = touched().filter(|record| record.intended >= fault_at && record.answered());
+        let failures = touched().filter(|record| record.trouble.is_some() || !record.answered());
+        Self {
+            number,
+            faults: Vec::new(),
+            detected_near_ms: None,
+            detected_far_ms: None,
+            first_ok_ms: later.map(|record| record.done).min().map(after),
+            last_failure_ms: failures.map(|record| record.done).max().map(after),
+            gap_ms: touched().map(|record| record.waited(deadline)).max().unwrap_or(0) as f64 / 1e6,
+            account: outcome.account.clone(),
+        }
+    }
+}
+
+/// Everything to know about some repetitions.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    /// `testbed/report/1`.
+    pub(crate) schema: &'static str,
+    /// The line that repeats it.
+    pub(crate) command: String,
+    /// Seed of the emulator.
+    pub(crate) seed: u64,
+    /// The backend.
+    pub(crate) backend: crate::ground::BackendName,
+    /// Of this program.
+    pub(crate) testbed_version: &'static str,
+    /// What `tombolo --version` says.
+    pub(crate) tombolo_version: String,
+    /// The commit of the folder this runs in, if it is one.
+    pub(crate) commit: Option<String>,
+    /// The kernel, and its TCP congestion control.
+    pub(crate) host: String,
+    /// What was run.
+    pub(crate) scenario: Scenario,
+    /// The repetitions.
+    pub(crate) repetitions: Vec<Repetition>,
+    /// Over the repetitions: spans in milliseconds with p50, p99, max; counts as sums.
+    pub(crate) figures: BTreeMap<String, f64>,
+    /// Each assertion and whether it holds.
+    pub(crate) assertions: Vec<(Assertion, bool)>,
+    /// Whether all hold.
+    pub(crate) pass: bool,
+}
+
+fn said(command: &str, arguments: &[&str]) -> Option<String> {
+    let output = Command::new(command).args(arguments).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+impl Report {
+    /// Puts figures and assertions to repetitions.
+    pub(crate) fn new(
+        standing: &Standing,
+        repetitions: Vec<Repetition>,
+        assertions: Vec<Assertion>,
+        command: String,
+    ) -> Self {
+        let figures = figures(&repetitions);
+        let assertions: Vec<(Assertion, bool)> = assertions
+            .into_iter()
+            .map(|assertion| {
+                let holds = assertion.holds(&figures);
+                (assertion, holds)
+            })
+            .collect();
+        let proc = |path: &str| std::fs::read_to_string(path).unwrap_or_default().trim().to_owned();
+        Self {
+            schema: "testbed/report/1",
+            command,
+            seed: standing.scenario.seed,
+            backend: standing.backend,
+            testbed_version: env!("CARGO_PKG_VERSION"),
+            tombolo_version: said(&standing.tombolo.to_string_lossy(), &["--version"])
+                .unwrap_or_else(|| "unknown".to_owned()),
+            commit: said("git", &["rev-parse", "HEAD"]),
+            host: format!(
+                "Linux {}, {}",
+                proc("/proc/sys/kernel/osrelease"),
+                proc("/proc/sys/net/ipv4/tcp_congestion_control")
+            ),
+            scenario: standing.scenario.clone(),
+            repetitions,
+            figures,
+            pass: assertions.iter().all(|(_, holds)| *holds),
+            assertions,
+        }
+    }
+
+    /// For people.
+    pub(crate) fn table(&self) -> String {
+        let headings = [
+            "REP",
+            "FAULT",
+            "NEAR ms",
+            "FAR ms",
+            "FIRST OK ms",
+            "LAST FAILURE ms",
+            "GAP ms",
+            "FAILED",
+            "RESET",
+            "LATE",
+            "UNANSWERED",
+        ];
+        let mut rows = Vec::new();
+        let ms = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0}"));
+        for rep in &self.repetitions {
+            let a = &rep.account;
+            rows.push(vec![
+                rep.number.to_string(),
+                rep.faults.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; "),
+                ms(rep.detected_near_ms),
+                ms(rep.detected_far_ms),
+                ms(rep.first_ok_ms),
+                ms(rep.last_failure_ms),
+                ms(Some(rep.gap_ms)),
+                a.failed.to_string(),
+                a.reset.to_string(),
+                a.late.to_string(),
+                a.unanswered.to_string(),
+            ]);
+        }
+        let mut text = screen::table(&headings, &rows);
+        for span in ["gap", "first_ok", "detected_near", "detected_far"] {
+            let part = |part: &str| ms(self.figures.get(&format!("{span}_{part}")).copied());
+            text.push_str(&format!(
+                "\n{span:<13} p50 {:>5}  p99 {:>5}  max {:>5} ms",
+                part("p50"),
+                part("p99"),
+                part("max")
+            ));
+        }
+        let count = |name: &str| self.figures.get(name).copied().unwrap_or(0.0);
+        text.push_str(&format!(
+            "\nfailed {} of {}, reset {}, late {}, unanswered {}",
+            count("failed"),
+            count("issued"),
+            count("reset"),
+            count("late"),
+            count("unanswered")
+        ));
+        for (assertion, holds) in &self.assertions {
+            text.push_str(&format!("\n{} {assertion}", if *holds { "PASS" } else { "FAIL" }));
+        }
+        text
+    }
+}
+
+fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
+    let mut figures = BTreeMap::new();
+    let mut spans = |name: &str, values: Vec<Option<f64>>| {
+        // A repetition without the figure makes it unmeasured: an assertion on it then fails.
+        let Some(values) = values.into_iter().collect::<Option<Vec<f64>>>().filter(|v| !v.is_empty()) else {
+            return;
+        };
+        let spread = Latency::of(values.iter().map(|ms| (ms * 1e6) as u64).collect());
+        for (part, value) in [("p50", spread.p50), ("p99", spread.p99), ("max", spread.max)] {
+            figures.insert(format!("{name}_{part}"), value);
+        }
+    };
+    spans("gap", repetitions.iter().map(|rep| Some(rep.gap_ms)).collect());
+    spans("first_ok", repetitions.iter().map(|rep| rep.first_ok_ms).collect());
+    spans("detected_near", repetitions.iter().map(|rep| rep.detected_near_ms).collect());
+    spans("detected_far", repetitions.iter().map(|rep| rep.detected_far_ms).collect());
+    for rep in repetitions {
+        let a = &rep.account;
+        for (name, count) in [
+            ("issued", a.issued),
+            ("ok", a.ok),
+            ("retried", a.retried),
+            ("failed", a.failed),
+            ("unanswered", a.unanswered),
+            ("reset", a.reset),
+            ("late", a.late),
+        ] {
+            *figures.entry(name.to_owned()).or_default() += count as f64;
+        }
+    }
+    figures
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::load::{Fate, Record};
+
+    fn record(intended: u64, done: u64, fate: Fate) -> Record {
+        let ms = 1_000_000;
+        let trouble = (fate != Fate::Ok).then(|| "reset".to_owned());
+        Record { intended: intended * ms, done: done * ms, fate, trouble, cluster: None, bytes: 0 }
+    }
+
+    #[test]
+    fn the_gap_is_the_longest_wait_of_a_request_that_the_fault_touched() {
+        let records = vec![
+            record(0, 900, Fate::Ok),
+            record(990, 1_400, Fate::Retried),
+            record(1_010, 1_650, Fate::Ok),
+            record(1_500, 1_700, Fate::Ok),
+        ];
+        let account = Account::of(&records, Span::from_millis(1_000), Span::from_millis(10_000));
+        let outcome = Outcome { started: 0, account, records };
+        let rep = Repetition::of(1, &outcome, 1_000_000_000, Span::from_millis(10_000));
+        assert_eq!((rep.gap_ms, rep.first_ok_ms, rep.last_failure_ms), (640.0, Some(650.0), Some(400.0)));
+        let figures = figures(&[rep]);
+        assert_eq!(figures["gap_p99"], 640.0);
+        assert!(!figures.contains_key("detected_near_p50"), "what was not seen is not asserted");
+    }
+}

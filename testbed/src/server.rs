@@ -1,0 +1,260 @@
+//! The test server behind the sample service: HTTP, echo and greeting on three ports, each answer naming
+//! its cluster. It can misbehave at every Nth request, so that a client's counts have a known answer.
+
+use std::{
+    fmt, io,
+    net::SocketAddr,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+};
+
+use crate::quantity::Span;
+
+/// Bytes of an echo frame: a number, then room for the start of the cluster's name.
+pub(crate) const FRAME: usize = 24;
+/// How a greeting ends.
+pub(crate) const BANNER_END: &[u8] = b"\r\n";
+/// The longest head of a request.
+const HEAD: usize = 16 * 1024;
+/// The largest bulk body.
+const BULK: u64 = 1 << 40;
+
+/// The byte of a bulk body at that offset.
+pub(crate) const fn pattern(offset: u64) -> u8 {
+    (offset % 251) as u8
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The connection is closed without an answer.
+    Drop,
+    /// No answer ever comes; the connection stays open.
+    Stall,
+    /// Half the answer, then the end.
+    Truncate,
+    /// The answer comes late.
+    Slow(Span),
+    /// Status 503 (HTTP), else as `Drop`.
+    Error,
+}
+
+/// What goes wrong at every how-manieth request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Defect {
+    /// What.
+    pub(crate) what: What,
+    /// At every Nth request.
+    pub(crate) every: u64,
+}
+
+impl FromStr for Defect {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || {
+            format!("`{text}` is not a defect: write drop:100, stall:N, truncate:N, error:N or slow:N:200ms")
+        };
+        let mut parts = text.split(':');
+        let (name, every) = (parts.next().unwrap_or(""), parts.next().ok_or_else(wrong)?);
+        let every = every.parse().ok().filter(|every| *every > 0).ok_or_else(wrong)?;
+        let what = match (name, parts.next()) {
+            ("drop", None) => What::Drop,
+            ("stall", None) => What::Stall,
+            ("truncate", None) => What::Truncate,
+            ("error", None) => What::Error,
+            ("slow", Some(span)) => What::Slow(span.parse()?),
+            _ => return Err(wrong()),
+        };
+        Ok(Self { what, every })
+    }
+}
+
+impl fmt::Display for Defect {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let every = self.every;
+        match self.what {
+            What::Drop => write!(f, "drop:{every}"),
+            What::Stall => write!(f, "stall:{every}"),
+            What::Truncate => write!(f, "truncate:{every}"),
+            What::Error => write!(f, "error:{every}"),
+            What::Slow(span) => write!(f, "slow:{every}:{span}"),
+        }
+    }
+}
+
+/// What the server answers, and how badly.
+#[derive(Debug)]
+pub(crate) struct Manners {
+    /// The cluster named in answers.
+    pub(crate) cluster: String,
+    /// What goes wrong.
+    pub(crate) defects: Vec<Defect>,
+    requests: AtomicU64,
+}
+
+impl Manners {
+    /// Nothing served yet.
+    pub(crate) fn new(cluster: String, defects: Vec<Defect>) -> Arc<Self> {
+        Arc::new(Self { cluster, defects, requests: AtomicU64::new(0) })
+    }
+
+    /// Requests seen, of all kinds.
+    #[cfg(test)]
+    pub(crate) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
+    }
+
+    fn verdict(&self) -> Option<What> {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        self.defects.iter().find(|defect| number.is_multiple_of(defect.every)).map(|defect| defect.what)
+    }
+}
+
+/// What is spoken on a port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Speech {
+    /// HTTP/1.1.
+    Http,
+    /// Frames come back.
+    Echo,
+    /// The server speaks first.
+    Greet,
+}
+
+/// Listens; the address tells the port that was given.
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("the test server cannot listen on {address}"))
+}
+
+/// Serves until it is dropped.
+pub(crate) async fn serve(listener: TcpListener, speech: Speech, manners: Arc<Manners>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            continue;
+        };
+        let manners = Arc::clone(&manners);
+        tokio::spawn(async move {
+            // A client that went away is the client's business.
+            let _ = talk(stream, speech, &manners).await;
+        });
+    }
+}
+
+async fn talk(mut stream: TcpStream, speech: Speech, manners: &Manners) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    match speech {
+        Speech::Http => http(&mut stream, manners).await,
+        Speech::Echo => echo(&mut stream, manners).await,
+        Speech::Greet => {
+            let mut banner = format!("220 {}", manners.cluster).into_bytes();
+            banner.extend_from_slice(BANNER_END);
+            respond(&mut stream, &banner, manners.verdict()).await.map(|_| ())
+        }
+    }
+}
+
+/// Answers as the verdict says; false when the connection is to end.
+async fn respond(stream: &mut TcpStream, answer: &[u8], verdict: Option<What>) -> io::Result<bool> {
+    match verdict {
+        None => {}
+        Some(What::Drop | What::Error) => return Ok(false),
+        Some(What::Stall) => {
+            let mut rest = [0; 1024];
+            while stream.read(&mut rest).await? > 0 {}
+            return Ok(false);
+        }
+        Some(What::Truncate) => {
+            stream.write_all(&answer[..answer.len() / 2]).await?;
+            return Ok(false);
+        }
+        Some(What::Slow(span)) => tokio::time::sleep(span.0).await,
+    }
+    stream.write_all(answer).await?;
+    Ok(true)
+}
+
+async fn http(stream: &mut TcpStream, manners: &Manners) -> io::Result<()> {
+    let mut buffer = Vec::with_capacity(1024);
+    loop {
+        let head = loop {
+            if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+                break at + 4;
+            }
+            if buffer.len() > HEAD || stream.read_buf(&mut buffer).await? == 0 {
+                return Ok(());
+            }
+        };
+        let request = String::from_utf8_lossy(&buffer[..head]).into_owned();
+        buffer.drain(..head);
+        let path = request.split(' ').nth(1).unwrap_or("/");
+        let verdict = manners.verdict();
+        let keep = match (path.strip_prefix("/bulk/").and_then(|size| size.parse::<u64>().ok()), verdict) {
+            (_, Some(What::Error)) => {
+                stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await?;
+                true
+            }
+            (Some(size), _) => bulk(stream, manners, size.min(BULK), verdict).await?,
+            (None, _) => {
+                let mut answer = head_of(manners, manners.cluster.len() as u64);
+                answer.push_str(&manners.cluster);
+                respond(stream, answer.as_bytes(), verdict).await?
+            }
+        };
+        if !keep || request.to_ascii_lowercase().contains("connection: close") {
+            return stream.shutdown().await;
+        }
+    }
+}
+
+fn head_of(manners: &Manners, length: u64) -> String {
+    format!("HTTP/1.1 200 OK\r\nX-Cluster: {}\r\nContent-Length: {length}\r\n\r\n", manners.cluster)
+}
+
+async fn bulk(
+    stream: &mut TcpStream,
+    manners: &Manners,
+    size: u64,
+    verdict: Option<What>,
+) -> io::Result<bool> {
+    let sent = match verdict {
+        Some(What::Truncate) => size / 2,
+        _ => size,
+    };
+    let head_verdict = verdict.filter(|what| *what != What::Truncate);
+    if !respond(stream, head_of(manners, size).as_bytes(), head_verdict).await? {
+        return Ok(false);
+    }
+    let mut offset = 0;
+    while offset < sent {
+        let chunk: Vec<u8> = (offset..sent.min(offset + 64 * 1024)).map(pattern).collect();
+        stream.write_all(&chunk).await?;
+        offset += chunk.len() as u64;
+    }
+    Ok(sent == size)
+}
+
+async fn echo(stream: &mut TcpStream, manners: &Manners) -> io::Result<()> {
+    loop {
+        let mut frame = [0; FRAME];
+        if stream.read_exact(&mut frame).await.is_err() {
+            return Ok(());
+        }
+        for (room, byte) in frame[8..].iter_mut().zip(manners.cluster.as_bytes()) {
+            *room = *byte;
+        }
+        if !respond(stream, &frame, manners.verdict()).await? {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! `testbed failover` and `testbed scenario`: repetitions of a load with faults in it, and what was seen
+//! from the client and from the gateways on both sides.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+
+use super::{fault, load, up};
+use crate::{
+    admin::{Admin, Peer},
+    emulator::control::Request,
+    fault::{Fault, Target},
+    gateway, interrupt, monotonic,
+    process::Role,
+    quantity::Span,
+    report::Repetition,
+    scenario::Step,
+    screen,
+    standing::{Lock, Standing},
+};
+
+/// What `failover --kill` takes away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kill {
+    /// The gateway that the client's gateway uses.
+    Gateway,
+    /// The cluster that answers, all of it.
+    Cluster,
+    /// One endpoint of the cluster that answers.
+    Endpoint,
+    /// The link to the cluster that answers.
+    Link,
+}
+
+/// When the fault of `failover` comes.
+const FAULT_AT: Span = Span::from_millis(2_000);
+/// How long gateways may take to stand as before.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The one step of `failover`.
+fn steps_of(standing: &Standing, kill: Kill) -> Result<Vec<Step>> {
+    let cluster = answering(standing)?;
+    let fault = match kill {
+        Kill::Gateway => Fault::Kill { target: Target::Active(cluster) },
+        Kill::Cluster => Fault::Kill { target: Target::Cluster(cluster) },
+        Kill::Endpoint => Fault::Kill { target: Target::Endpoint(cluster, 1) },
+        Kill::Link => {
+            let from = standing.scenario.clusters[standing.scenario.client()?].name.clone();
+            Fault::Partition { from, to: cluster, one_way: false, lasting: None }
+        }
+    };
+    Ok(vec![Step { at: FAULT_AT, fault }])
+}
+
+/// The cluster that answers most of a short load.
+fn answering(standing: &Standing) -> Result<String> {
+    let mut probe = load::plan(standing, &standing.scenario.load)?;
+    (probe.rps, probe.connections, probe.duration) = (100.0, 4, Span::from_millis(200));
+    probe.bulk_bytes = probe.bulk_bytes.min(1_000);
+    let outcome = load::Running::start(standing, &probe)?.finish()?;
+    let most = outcome.account.clusters.iter().max_by_key(|(_, count)| **count);
+    Ok(most.context("no cluster answers the client\n  try: testbed status")?.0.clone())
+}
+
+/// Runs the repetitions: of the scenario's steps, or of one kill.
+pub(crate) fn repeat(standing: &mut Standing, kill: Option<Kill>, reps: usize) -> Result<Vec<Repetition>> {
+    let folder = standing.folder.clone();
+    let _lock = Lock::take(&folder)?;
+    let mut all = Vec::new();
+    for number in 1..=reps {
+        interrupt::check()?;
+        restore(standing)?;
+        let steps = match kill {
+            Some(kill) => steps_of(standing, kill)?,
+            None => standing.scenario.steps.clone(),
+        };
+        let rep = repetition(standing, number, &steps);
+        let healed = restore(standing);
+        let rep = rep?;
+        healed?;
+        let near = rep.detected_near_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
+        let what = rep.faults.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
+        screen::note(&format!(
+            "rep {number}/{reps}: {what}: detected {near}, gap {:.0} ms, failed {}, reset {}, unanswered {}",
+            rep.gap_ms, rep.account.failed, rep.account.reset, rep.account.unanswered
+        ));
+        all.push(rep);
+    }
+    Ok(all)
+}
+
+fn repetition(standing: &mut Standing, number: usize, steps: &[Step]) -> Result<Repetition> {
+    let plan = load::plan(standing, &standing.scenario.load)?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let watches = steps.first().map(|step| watches(standing, &step.fault, &stop)).transpose()?;
+    let running = load::Running::start(standing, &plan)?;
+    let started = running.started;
+    let mut faults = Vec::new();
+    let mut first = None;
+    let mut trouble = Ok(());
+    for step in steps {
+        monotonic::sleep_until(started + step.at.nanos());
+        let at = monotonic::nanos();
+        match fault::inflict(standing, &step.fault) {
+            Ok(done) => faults.push(((at - started) as f64 / 1e6, done)),
+            Err(error) => {
+                trouble = Err(error);
+                break;
+            }
+        }
+        first.get_or_insert(at);
+    }
+    let outcome = running.finish();
+    stop.store(true, Ordering::Relaxed);
+    let detected =
+        watches.map(|watches| watches.map(|watch| watch.and_then(|watch| watch.join().ok().flatten())));
+    trouble?;
+    let first = first.unwrap_or(started);
+    let mut rep = Repetition::of(number, &outcome?, first, plan.deadline);
+    rep.faults = faults;
+    if let Some([near, far]) = detected {
+        let after = |at: u64| at.saturating_sub(first) as f64 / 1e6;
+        rep.detected_near_ms = near.map(after);
+        rep.detected_far_ms = far.map(after);
+    }
+    Ok(rep)
+}
+
+type Watch = JoinHandle<Option<u64>>;
+
+/// Watches the faulted peer from the client's gateway and from one elsewhere. Far is the other end of a
+/// cut link, else a gateway of a third cluster; for endpoints nobody is watched.
+fn watches(standing: &Standing, fault: &Fault, stop: &Arc<AtomicBool>) -> Result<[Option<Watch>; 2]> {
+    let client = standing.scenario.client()?;
+    let (peer, far, far_peer) = match fault {
+        Fault::Kill { target } | Fault::Stop { target } => {
+            if matches!(target, Target::Endpoint(..) | Target::Endpoints(_)) {
+                return Ok([None, None]);
+            }
+            let peer = target.cluster().to_owned();
+            let third = standing.scenario.clusters.iter().enumerate();
+            let third = third.map(|(at, c)| (at, &c.name)).find(|(at, name)| *at != client && **name != peer);
+            (peer.clone(), third.map(|(at, _)| at), peer)
+        }
+        Fault::Partition { from, to, .. } | Fault::Link { from, to, .. } => {
+            let (near, far) = if standing.scenario.cluster(to)? == client { (to, from) } else { (from, to) };
+            (far.clone(), Some(standing.scenario.cluster(far)?), near.clone())
+        }
+        _ => return Ok([None, None]),
+    };
+    let near = watch(gateway::admin(standing, client, 0)?, peer, stop)?;
+    let far = match far {
+        Some(far) => watch(gateway::admin(standing, far, 0)?, far_peer, stop)?,
+        None => None,
+    };
+    Ok([near, far])
+}
+
+/// A thread that asks a gateway every 10 ms until it shows the peer otherwise than now.
+fn watch(admin: Admin, peer: String, stop: &Arc<AtomicBool>) -> Result<Option<Watch>> {
+    let find = |peers: Vec<Peer>, name: &str| peers.into_iter().find(|peer| peer.cluster == name);
+    let Some(before) = find(admin.peers()?, &peer) else { return Ok(None) };
+    let stop = Arc::clone(stop);
+    Ok(Some(std::thread::spawn(move || {
+        while !stop.load(Ordering::Relaxed) {
+            let asked = monotonic::nanos();
+            // A gateway that cannot be asked tells nothing of its peer.
+            if let Ok(peers) = admin.peers()
+                && find(peers, &peer).as_ref() != Some(&before)
+            {
+                return Some(monotonic::nanos());
+            }
+            monotonic::sleep_until(asked + 10_000_000);
+        }
+        None
+    })))
+}
+
+/// Starts what was killed, continues what was stopped, mends all links, and waits until all stands.
+pub(crate) fn restore(standing: &mut Standing) -> Result<()> {
+    let names: Vec<String> = standing.scenario.clusters.iter().map(|cluster| cluster.name.clone()).collect();
+    for from in &names {
+        for to in names.iter().filter(|to| *to != from) {
+            let shape = standing.scenario.link;
+            if standing.wan().shape(from, to)? != shape {
+                standing.wan().ask(&Request::Shape { from: from.clone(), to: to.clone(), shape })?;
+            }
+        }
+    }
+    for at in 0..standing.members.len() {
+        if !standing.members[at].alive() {
+            standing.relaunch(at)?;
+        } else if let Some(identity) = standing.members[at].identity {
+            identity.signal(Signal::SIGCONT)?;
+        }
+    }
+    let gateways: Vec<(String, usize)> = standing
+        .members
+        .iter()
+        .filter_map(|member| match member.role {
+            Role::Gateway(number) => Some((member.cluster.clone(), number)),
+            _ => None,
+        })
+        .collect();
+    for (cluster, number) in gateways {
+        gateway::wait_ready(standing, standing.scenario.cluster(&cluster)?, number - 1, PATIENCE)?;
+    }
+    up::wait_peers(standing, PATIENCE)
+}

@@ -1,0 +1,130 @@
+//! `testbed fault`: does a fault to what stands. The scenario runner and `failover` use the same.
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::{
+    emulator::control::Request,
+    fault::{Fault, Target},
+    gateway,
+    ground::ground,
+    process::{Member, Role},
+    standing::Standing,
+};
+
+/// Does it; returns what it was done to.
+pub(crate) fn inflict(standing: &mut Standing, fault: &Fault) -> Result<String> {
+    fault.check(&standing.scenario)?;
+    match fault {
+        Fault::Kill { target } => signal(standing, target, Signal::SIGKILL),
+        Fault::Stop { target } => signal(standing, target, Signal::SIGSTOP),
+        Fault::Cont { target } => signal(standing, target, Signal::SIGCONT),
+        Fault::Restart { target } => restart(standing, target),
+        Fault::Partition { from, to, one_way, lasting } => {
+            for (from, to) in directions(from, to, *one_way) {
+                let cut = |cut| Request::Cut { from: from.to_owned(), to: to.to_owned(), cut };
+                standing.wan().ask(&cut(true))?;
+                if let Some(lasting) = lasting {
+                    let heal = Request::At { after: *lasting, request: Box::new(cut(false)) };
+                    standing.wan().ask(&heal)?;
+                }
+            }
+            Ok(fault.to_string())
+        }
+        Fault::Heal { from, to } => {
+            for (from, to) in directions(from, to, false) {
+                standing.wan().ask(&Request::Cut { from: from.to_owned(), to: to.to_owned(), cut: false })?;
+            }
+            Ok(fault.to_string())
+        }
+        Fault::Link { from, to, one_way, shape } => {
+            for (from, to) in directions(from, to, *one_way) {
+                let request = Request::Shape { from: from.to_owned(), to: to.to_owned(), shape: *shape };
+                standing.wan().ask(&request)?;
+            }
+            Ok(fault.to_string())
+        }
+        Fault::Rebind { cluster } => {
+            let index = standing.scenario.cluster(cluster)?;
+            ground(standing.backend).rebind(standing, index)?;
+            Ok(fault.to_string())
+        }
+    }
+}
+
+fn directions<'a>(from: &'a str, to: &'a str, one_way: bool) -> Vec<(&'a str, &'a str)> {
+    if one_way { vec![(from, to)] } else { vec![(from, to), (to, from)] }
+}
+
+/// Positions of the processes that a target names.
+fn hit(standing: &Standing, target: &Target) -> Result<Vec<usize>> {
+    let target = match target {
+        Target::Active(cluster) => &Target::Gateway(cluster.clone(), active(standing, cluster)?),
+        other => other,
+    };
+    let wanted = |member: &Member| match (target, &member.role) {
+        (Target::Cluster(cluster), Role::Gateway(_) | Role::Endpoint(_)) => member.cluster == *cluster,
+        (Target::Endpoints(cluster), Role::Endpoint(_)) => member.cluster == *cluster,
+        (Target::Gateway(cluster, wanted), Role::Gateway(number))
+        | (Target::Endpoint(cluster, wanted), Role::Endpoint(number)) => {
+            member.cluster == *cluster && wanted == number
+        }
+        _ => false,
+    };
+    let hit: Vec<usize> =
+        standing.members.iter().enumerate().filter(|(_, m)| wanted(m)).map(|(at, _)| at).collect();
+    ensure!(!hit.is_empty(), "{target} names no process");
+    Ok(hit)
+}
+
+fn signal(standing: &Standing, target: &Target, signal: Signal) -> Result<String> {
+    let mut names = Vec::new();
+    for at in hit(standing, target)? {
+        let member = &standing.members[at];
+        let identity = member.identity.context("a process that was never started")?;
+        if identity.signal(signal)? {
+            names.push(format!("{} {:?} (pid {})", member.cluster, member.role, identity.pid));
+        }
+    }
+    ensure!(!names.is_empty(), "nothing of {target} runs");
+    Ok(format!("{signal} to {}", names.join(", ")))
+}
+
+fn restart(standing: &mut Standing, target: &Target) -> Result<String> {
+    let mut names = Vec::new();
+    for at in hit(standing, target)? {
+        if !standing.members[at].alive() {
+            standing.relaunch(at)?;
+            names.push(format!("{} {:?}", standing.members[at].cluster, standing.members[at].role));
+        }
+    }
+    Ok(format!(
+        "started {}",
+        if names.is_empty() { "nothing: all of it runs".to_owned() } else { names.join(", ") }
+    ))
+}
+
+/// The gateway of a cluster that the client's gateway has its link to, counted from 1.
+pub(crate) fn active(standing: &Standing, cluster: &str) -> Result<usize> {
+    let client = standing.scenario.client()?;
+    let peers = gateway::admin(standing, client, 0)?.peers()?;
+    let peer = peers.iter().find(|peer| peer.cluster == cluster);
+    let peer = peer.with_context(|| format!("the client's gateway has no peer `{cluster}`"))?;
+    let index = standing.scenario.cluster(cluster)?;
+    let ground = ground(standing.backend);
+    for gateway in 0..standing.scenario.clusters[index].gateways {
+        let listens = ground.listens(standing, index, gateway);
+        if [listens.quic, listens.advertise].iter().any(|address| address.to_string() == peer.address) {
+            return Ok(gateway + 1);
+        }
+    }
+    // The other side dialled, from a port that tells nothing: by its address alone.
+    let host = |text: &str| text.rsplit_once(':').map(|(host, _)| host.to_owned());
+    for gateway in 0..standing.scenario.clusters[index].gateways {
+        let listens = ground.listens(standing, index, gateway);
+        if [listens.quic, listens.advertise].iter().any(|a| host(&a.to_string()) == host(&peer.address)) {
+            return Ok(gateway + 1);
+        }
+    }
+    Ok(1)
+}
