@@ -156,7 +156,7 @@ impl Standing {
 
     /// Copies the logs and configurations next to the folder, for reading after `down`.
     pub(crate) fn keep_logs(&self) -> Result<PathBuf> {
-        let name = format!("kept-{}", self.run);
+        let name = format!("testbed-kept-{}", self.run);
         let kept = self.folder.parent().unwrap_or(&self.folder).join(name);
         for cluster in &self.scenario.clusters {
             let to = kept.join(&cluster.name);

@@ -165,12 +165,11 @@ def copy(a, b):
 
 
 def candidates(name):
-    if ports:
-        return [pair(to) for to in ports[name]["to"]]
+    own = [pair(to) for to in ports[name]["to"]] if ports else []
     with lock:
         live = sorted(a for n, addresses in peers.items() if exporters.get(n) for a, last in addresses.items() if up(a, last))
-    # A peer's gateway forwards on its private address, one port number beside its service port.
-    return [(private(a), NUMBERS[name] + 1000) for a in live]
+    # A peer's gateway forwards beside its QUIC port, a thousand above the service port.
+    return own + [(private(a), NUMBERS[name] + 1000) for a in live]
 
 
 def private(address):

@@ -4,7 +4,7 @@
 mod netns;
 mod proc;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,7 @@ pub(crate) fn ground(name: BackendName) -> Box<dyn Ground> {
     }
 }
 
-/// A range of loopback addresses that nobody uses; `proc` needs one, the others ignore it.
-pub(crate) fn free_slot() -> Result<u8> {
+/// A range of loopback addresses that nobody uses, held by the socket until its relay runs.
+pub(crate) fn free_slot() -> Result<(u8, UdpSocket)> {
     proc::free_slot()
 }

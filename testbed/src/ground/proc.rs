@@ -20,11 +20,14 @@ const VIRTUAL: usize = 12;
 /// The backend.
 pub(super) struct Proc;
 
-/// A slot whose relay address nobody holds.
-pub(super) fn free_slot() -> Result<u8> {
-    let free = |slot: &u8| UdpSocket::bind((address(*slot, 1, 0, 0), 7443)).is_ok();
+/// A slot whose relay address nobody holds, and a socket that keeps others off it until the relay runs.
+pub(super) fn free_slot() -> Result<(u8, UdpSocket)> {
+    let claim = |slot: u8| {
+        let guard = UdpSocket::bind((address(slot, 1, 0, 0), 7444)).ok()?;
+        UdpSocket::bind((address(slot, 1, 0, 0), 7443)).ok().map(|_| (slot, guard))
+    };
     (0..SLOTS)
-        .find(free)
+        .find_map(claim)
         .with_context(|| format!("{SLOTS} testbeds stand already\n  try: testbed down --dir ..."))
 }
 

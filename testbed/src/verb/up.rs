@@ -28,7 +28,10 @@ pub(crate) fn up(
 ) -> Result<Standing> {
     ground(backend).check(&scenario)?;
     let _lock = Lock::take(folder)?;
-    let slot = if backend == BackendName::Proc { free_slot()? } else { 0 };
+    let (slot, _guard) = match backend {
+        BackendName::Proc => free_slot().map(|(slot, guard)| (slot, Some(guard)))?,
+        BackendName::Netns => (0, None),
+    };
     let mut standing = Standing::begin(folder, backend, tombolo, scenario, slot)?;
     match build(&mut standing) {
         Ok(()) => Ok(standing),
