@@ -79,6 +79,8 @@ pub(crate) trait Medium {
     fn receive(&mut self, port: usize) -> io::Result<Option<Packet<Self::Route>>>;
     /// Sends a packet on; what cannot be sent is lost, as on a wire.
     fn deliver(&mut self, route: &Self::Route, packet: &[u8]);
+    /// Told of every change of a direction; a medium that carries more than packets follows it.
+    fn changed(&mut self, _from: usize, _to: usize, _shape: &Shape) {}
     /// Gives a cluster's flows new source ports, as a NAT that forgot them.
     fn rebind(&mut self, cluster: usize) -> io::Result<()>;
 }
@@ -248,12 +250,14 @@ impl<M: Medium> Engine<M> {
             Request::Shape { from, to, shape } => {
                 let (from, to) = (self.cluster(&from)?, self.cluster(&to)?);
                 self.link(from, to).reshape(shape);
+                self.medium.changed(from, to, &shape);
             }
             Request::Cut { from, to, cut } => {
                 let (from, to) = (self.cluster(&from)?, self.cluster(&to)?);
                 let link = self.link(from, to);
                 let shape = Shape { up: !cut, ..*link.shape() };
                 link.reshape(shape);
+                self.medium.changed(from, to, &shape);
             }
             Request::Rebind { cluster } => {
                 let cluster = self.cluster(&cluster)?;

@@ -5,5 +5,6 @@ pub(crate) mod control;
 pub(crate) mod engine;
 pub(crate) mod link;
 pub(crate) mod measure;
+mod tcp;
 pub(crate) mod tun;
 pub(crate) mod udp;

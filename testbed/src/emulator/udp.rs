@@ -1,17 +1,22 @@
-//! The medium of the `proc` backend: a UDP relay on loopback in front of every gateway. Each sender gets
-//! a socket of its own towards the gateway, so the gateway sees an address as behind a NAT.
+//! The medium of the `proc` backend: a relay on loopback in front of every gateway, for UDP, and by `tcp` for
+//! TCP. Each sender gets a socket of its own towards the gateway, which sees an address as behind a NAT.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr, UdpSocket},
     os::fd::{AsFd as _, BorrowedFd},
+    sync::Arc,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::engine::{Medium, Packet};
+use super::{
+    engine::{Medium, Packet},
+    link::Shape,
+    tcp::{self, Gate},
+};
 
 /// Senders remembered; the oldest is forgotten first.
 const SESSIONS: usize = 512;
@@ -48,13 +53,17 @@ pub(crate) struct Relay {
     sessions: VecDeque<Session>,
     serial: u64,
     clusters: usize,
+    known: BTreeMap<IpAddr, usize>,
     buffer: Vec<u8>,
+    gate: Arc<Gate>,
 }
 
 impl Relay {
     /// Opens the fronts; only loopback addresses are accepted.
     pub(crate) fn open(fronts: Vec<Front>, clusters: usize) -> Result<Self> {
         let mut open = Vec::new();
+        let gate = Arc::new(Gate::default());
+        let known = fronts.iter().map(|front| (front.to.ip(), front.cluster)).collect::<BTreeMap<_, _>>();
         for front in fronts {
             ensure!(
                 front.listen.ip().is_loopback() && front.to.ip().is_loopback(),
@@ -65,15 +74,12 @@ impl Relay {
             let socket = UdpSocket::bind(front.listen)
                 .with_context(|| format!("the relay cannot listen on {}", front.listen))?;
             socket.set_nonblocking(true)?;
+            let (known, to) = (known.clone(), (front.cluster, front.to));
+            tcp::serve(front.listen, to, &gate, move |source| cluster_of(&known, source.ip(), clusters))?;
             open.push((front, socket));
         }
-        Ok(Self { fronts: open, sessions: VecDeque::new(), serial: 0, clusters, buffer: vec![0; 65_536] })
-    }
-
-    /// The cluster a sender belongs to: the one whose gateway has that address, else "outside".
-    fn cluster_of(&self, source: IpAddr) -> usize {
-        let found = self.fronts.iter().find(|(front, _)| front.to.ip() == source);
-        found.map_or(self.clusters, |(front, _)| front.cluster)
+        let (sessions, buffer) = (VecDeque::new(), vec![0; 65_536]);
+        Ok(Self { fronts: open, sessions, serial: 0, clusters, known, buffer, gate })
     }
 
     fn session(&mut self, front: usize, source: SocketAddr) -> io::Result<&Session> {
@@ -84,7 +90,7 @@ impl Relay {
         if self.sessions.len() >= SESSIONS {
             self.sessions.pop_front();
         }
-        let from = self.cluster_of(source.ip());
+        let from = cluster_of(&self.known, source.ip(), self.clusters);
         let socket = dial(&self.fronts[front].0)?;
         self.serial += 1;
         self.sessions.push_back(Session { serial: self.serial, front, source, from, socket });
@@ -94,6 +100,11 @@ impl Relay {
     fn by_serial(&self, serial: u64) -> Option<&Session> {
         self.sessions.iter().find(|session| session.serial == serial)
     }
+}
+
+/// The cluster a sender belongs to: the one whose gateway has that address, else "outside".
+fn cluster_of(known: &BTreeMap<IpAddr, usize>, source: IpAddr, outside: usize) -> usize {
+    known.get(&source).copied().unwrap_or(outside)
 }
 
 fn dial(front: &Front) -> io::Result<UdpSocket> {
@@ -137,6 +148,10 @@ impl Medium for Relay {
         } else {
             session.socket.send(packet)
         };
+    }
+
+    fn changed(&mut self, from: usize, to: usize, shape: &Shape) {
+        self.gate.set(from, to, shape.up);
     }
 
     fn rebind(&mut self, cluster: usize) -> io::Result<()> {
