@@ -29,7 +29,9 @@ pub(crate) struct Peer {
     pub(crate) state: String,
     /// The state of its link, or `none`.
     pub(crate) link: String,
-    /// The address of the gateway at the other end, if a lane is up.
+    /// The gateway at the other end, if a lane is up.
+    pub(crate) gateway: String,
+    /// Its address.
     pub(crate) address: String,
 }
 
@@ -64,6 +66,7 @@ impl Admin {
             cluster: text(&peer["cluster"]),
             state: text(&peer["state"]),
             link: text(&peer["link"]["state"]),
+            gateway: text(&peer["link"]["gateway"]),
             address: text(&peer["link"]["address"]),
         };
         Ok(peers.iter().map(peer).collect())

@@ -20,6 +20,9 @@ use serde::{Deserialize, Serialize};
 /// Set in the environment of everything a run starts; what was started but not yet recorded is found by it.
 pub(crate) const MARK: &str = "TOMBOLO_TESTBED_RUN";
 
+/// Names the cluster of what a run starts, beside the mark.
+pub(crate) const CLUSTER: &str = "TOMBOLO_TESTBED_CLUSTER";
+
 /// A process by its id and start time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Identity {
@@ -65,6 +68,7 @@ impl Member {
         let child = Command::new(program)
             .args(arguments)
             .env(MARK, run)
+            .env(CLUSTER, &self.cluster)
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -72,7 +76,8 @@ impl Member {
             .spawn()
             .with_context(|| format!("{program} cannot be started"))?;
         let pid = i32::try_from(child.id()).context("a process id beyond pid_t")?;
-        let started = start_time(pid).with_context(|| format!("{program} ended at once"))?;
+        let started =
+            start_time(pid).with_context(|| format!("{program} ended at once: {}", self.last_words()))?;
         let identity = Identity { pid, started };
         self.identity = Some(identity);
         Ok(identity)
@@ -155,6 +160,33 @@ pub(crate) fn marked(run: &str) -> Vec<Identity> {
         }
     }
     found
+}
+
+/// The cluster of the marked process that owns a UDP socket bound to that port; nothing if there is none.
+/// Gateways dial from any address, so on loopback only the kernel's tables tell who is who.
+pub(crate) fn owner_of_udp(run: &str, port: u16) -> Option<String> {
+    let table = fs::read_to_string("/proc/net/udp").ok()?;
+    let suffix = format!(":{port:04X}");
+    let inodes: Vec<String> = table
+        .lines()
+        .skip(1)
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| fields.get(1).is_some_and(|local| local.ends_with(&suffix)))
+        .filter_map(|fields| fields.get(9).map(|inode| format!("socket:[{inode}]")))
+        .collect();
+    let owns = |pid: i32| {
+        let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files
+            .filter_map(|file| fs::read_link(file.path()).ok())
+            .any(|to| inodes.iter().any(|i| to == Path::new(i)))
+    };
+    let own = i32::try_from(std::process::id()).ok();
+    let pid = marked(run).into_iter().map(|found| found.pid).find(|pid| Some(*pid) != own && owns(*pid))?;
+    let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
+    let start = format!("{CLUSTER}=");
+    let mut variables = environ.split(|byte| *byte == 0);
+    let value = variables.find_map(|variable| variable.strip_prefix(start.as_bytes()))?;
+    String::from_utf8(value.to_vec()).ok()
 }
 
 #[cfg(test)]

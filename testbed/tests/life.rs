@@ -97,6 +97,10 @@ fn a_testbed_comes_up_is_broken_and_mended_and_leaves_nothing() {
     assert_eq!(report["figures"]["issued"], 400.0);
     assert_eq!(report["figures"]["failed"], 0.0);
     assert!(report["repetitions"][0]["detected_near_ms"].as_f64().unwrap() > 100.0, "{report}");
+    let link = ["failover", "--kill", "link", "--reps", "1", "--for", "4s", "--rps", "100", "-o", "json"];
+    let report: Value = serde_json::from_str(&bed.good(&link)).unwrap();
+    let seen = &report["repetitions"][0];
+    assert!(seen["detected_near_ms"].is_number() && seen["detected_far_ms"].is_number(), "{report}");
     bed.good(&["down"]);
     assert_eq!(marked(&run), 0);
     assert!(!bed.path().exists());

@@ -12,6 +12,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::process::owner_of_udp;
+
 use super::{
     engine::{Medium, Packet},
     link::Shape,
@@ -52,7 +54,8 @@ pub(crate) struct Relay {
     fronts: Vec<(Front, UdpSocket)>,
     sessions: VecDeque<Session>,
     serial: u64,
-    clusters: usize,
+    clusters: Vec<String>,
+    run: String,
     known: BTreeMap<IpAddr, usize>,
     buffer: Vec<u8>,
     gate: Arc<Gate>,
@@ -60,9 +63,9 @@ pub(crate) struct Relay {
 
 impl Relay {
     /// Opens the fronts; only loopback addresses are accepted.
-    pub(crate) fn open(fronts: Vec<Front>, clusters: usize) -> Result<Self> {
+    pub(crate) fn open(fronts: Vec<Front>, clusters: &[String], run: &str) -> Result<Self> {
         let mut open = Vec::new();
-        let gate = Arc::new(Gate::default());
+        let (gate, outside) = (Arc::new(Gate::default()), clusters.len());
         let known = fronts.iter().map(|front| (front.to.ip(), front.cluster)).collect::<BTreeMap<_, _>>();
         for front in fronts {
             ensure!(
@@ -75,11 +78,12 @@ impl Relay {
                 .with_context(|| format!("the relay cannot listen on {}", front.listen))?;
             socket.set_nonblocking(true)?;
             let (known, to) = (known.clone(), (front.cluster, front.to));
-            tcp::serve(front.listen, to, &gate, move |source| cluster_of(&known, source.ip(), clusters))?;
+            tcp::serve(front.listen, to, &gate, move |source| cluster_of(&known, source.ip(), outside))?;
             open.push((front, socket));
         }
         let (sessions, buffer) = (VecDeque::new(), vec![0; 65_536]);
-        Ok(Self { fronts: open, sessions, serial: 0, clusters, known, buffer, gate })
+        let (clusters, run) = (clusters.to_vec(), run.to_owned());
+        Ok(Self { fronts: open, sessions, serial: 0, clusters, run, known, buffer, gate })
     }
 
     fn session(&mut self, front: usize, source: SocketAddr) -> io::Result<&Session> {
@@ -90,11 +94,20 @@ impl Relay {
         if self.sessions.len() >= SESSIONS {
             self.sessions.pop_front();
         }
-        let from = cluster_of(&self.known, source.ip(), self.clusters);
+        let from = match self.known.get(&source.ip()) {
+            Some(known) => *known,
+            None => self.ask_kernel(source.port()).unwrap_or(self.clusters.len()),
+        };
         let socket = dial(&self.fronts[front].0)?;
         self.serial += 1;
         self.sessions.push_back(Session { serial: self.serial, front, source, from, socket });
         Ok(&self.sessions[self.sessions.len() - 1])
+    }
+
+    /// The cluster whose process has that port.
+    fn ask_kernel(&self, port: u16) -> Option<usize> {
+        let owner = owner_of_udp(&self.run, port)?;
+        self.clusters.iter().position(|name| *name == owner)
     }
 
     fn by_serial(&self, serial: u64) -> Option<&Session> {
@@ -192,7 +205,7 @@ mod tests {
         let (gateway, client) = (socket(), socket());
         let listen = socket().local_addr().unwrap();
         let front = Front { cluster: 1, listen, to: gateway.local_addr().unwrap() };
-        let mut relay = Relay::open(vec![front], 2).unwrap();
+        let mut relay = Relay::open(vec![front], &["a".to_owned(), "b".to_owned()], "unit").unwrap();
         let mut buffer = [0; 16];
         client.send_to(b"ping", listen).unwrap();
         pump(&mut relay, 0);
@@ -215,6 +228,6 @@ mod tests {
             listen: "127.0.0.1:0".parse().unwrap(),
             to: "192.0.2.1:7443".parse().unwrap(),
         };
-        assert!(Relay::open(vec![front], 1).is_err());
+        assert!(Relay::open(vec![front], &["a".to_owned()], "unit").is_err());
     }
 }

@@ -111,18 +111,16 @@ pub(crate) fn active(standing: &Standing, cluster: &str) -> Result<usize> {
     let peer = peers.iter().find(|peer| peer.cluster == cluster);
     let peer = peer.with_context(|| format!("the client's gateway has no peer `{cluster}`"))?;
     let index = standing.scenario.cluster(cluster)?;
+    for gateway in 0..standing.scenario.clusters[index].gateways {
+        let status = gateway::admin(standing, index, gateway).and_then(|admin| admin.status());
+        if status.is_ok_and(|status| status["gateway"] == peer.gateway.as_str()) {
+            return Ok(gateway + 1);
+        }
+    }
     let ground = ground(standing.backend);
     for gateway in 0..standing.scenario.clusters[index].gateways {
         let listens = ground.listens(standing, index, gateway);
         if [listens.quic, listens.advertise].iter().any(|address| address.to_string() == peer.address) {
-            return Ok(gateway + 1);
-        }
-    }
-    // The other side dialled, from a port that tells nothing: by its address alone.
-    let host = |text: &str| text.rsplit_once(':').map(|(host, _)| host.to_owned());
-    for gateway in 0..standing.scenario.clusters[index].gateways {
-        let listens = ground.listens(standing, index, gateway);
-        if [listens.quic, listens.advertise].iter().any(|a| host(&a.to_string()) == host(&peer.address)) {
             return Ok(gateway + 1);
         }
     }

@@ -16,7 +16,8 @@ pub(crate) fn wan(plan: &Path, socket: &Path) -> Result<()> {
     let plan: WanPlan = serde_json::from_slice(&text)?;
     match plan.medium {
         WanMedium::Relay(fronts) => {
-            let relay = Relay::open(fronts, plan.clusters.len())?;
+            let run = std::env::var(crate::process::MARK).unwrap_or_default();
+            let relay = Relay::open(fronts, &plan.clusters, &run)?;
             Engine::new(relay, plan.clusters, plan.shape, plan.seed, socket)?.run()
         }
         WanMedium::Tun(sides) => {
