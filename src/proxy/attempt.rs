@@ -88,6 +88,22 @@ impl Drop for Judged {
     }
 }
 
+/// What is asked of a lane while an open waits on it.
+pub(super) trait Road: Send + Sync {
+    fn health(&self) -> LinkState;
+    fn pto(&self) -> Duration;
+}
+
+impl Road for Lane {
+    fn health(&self) -> LinkState {
+        Self::health(self)
+    }
+
+    fn pto(&self) -> Duration {
+        self.figures().pto
+    }
+}
+
 /// One attempt under way.
 pub(super) struct Attempt {
     pub(super) target: Target,
@@ -96,7 +112,8 @@ pub(super) struct Attempt {
     pub(super) idempotent: bool,
     /// Client bytes that go with the header.
     pub(super) bytes: usize,
-    pub(super) lane: Option<Arc<Lane>>,
+    /// What it runs over; none for an endpoint of this cluster.
+    pub(super) road: Option<Arc<dyn Road>>,
     /// The ending, once it is known and is not a connection.
     pub(super) over: Option<OpenState>,
     /// Waits for the lane to be suspect; gone once it was.
@@ -114,15 +131,15 @@ impl Attempt {
 
     /// The health of its lane, as the rule for opens wants it.
     pub(super) fn link(&self) -> LinkState {
-        match (&self.lane, self.over) {
+        match (&self.road, self.over) {
             (_, Some(_)) => LinkState::Down,
-            (Some(lane), None) => lane.health(),
+            (Some(road), None) => road.health(),
             (None, None) => LinkState::Up,
         }
     }
 
     pub(super) fn pto(&self) -> Duration {
-        self.lane.as_ref().map_or(Duration::ZERO, |lane| lane.figures().pto)
+        self.road.as_ref().map_or(Duration::ZERO, |road| road.pto())
     }
 }
 

@@ -129,9 +129,10 @@ async fn follow(site: Arc<Site>, identity: Arc<Identity>, mut state: watch::Rece
     loop {
         tokio::select! {
             biased;
-            () = &mut hard => return,
+            () = &mut hard => return site.cut.cancel(),
             changed = state.changed() => if changed.is_err() {
-                return hard.await;
+                hard.await;
+                return site.cut.cancel();
             }
         }
         let (old, new) = (site.state.load_full(), state.borrow_and_update().clone());
@@ -143,18 +144,11 @@ async fn follow(site: Arc<Site>, identity: Arc<Identity>, mut state: watch::Rece
 async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Reader) {
     let _counted = lane.count_stream();
     writer.set_priority(PRIORITY_DATA);
-    let header = match timeout(
-        HEADER_TIMEOUT,
-        reader.read_message::<v1::StreamHeader>(STREAM_HEADER_BYTES_MAX),
-    )
-    .await
-    {
-        Ok(Ok(header)) => header,
-        Ok(Err(_)) | Err(_) => {
-            tracing::debug!(peer = %lane.key().cluster, code = %Code::HEADER_TIMED_OUT, "stream without a header");
-            writer.reset(Reset::Header);
-            return reader.stop(Reset::Header);
-        }
+    let read = reader.read_message::<v1::StreamHeader>(STREAM_HEADER_BYTES_MAX);
+    let Ok(Ok(header)) = timeout(HEADER_TIMEOUT, read).await else {
+        tracing::debug!(peer = %lane.key().cluster, code = %Code::HEADER_TIMED_OUT, "stream without a header");
+        writer.reset(Reset::Header);
+        return reader.stop(Reset::Header);
     };
     let Ok(_permit) = site.connections.clone().try_acquire_owned() else {
         return refuse(&mut writer, refusal(Origin::Limit, Code::CONNECTIONS_LIMIT)).await;

@@ -72,3 +72,95 @@ fn set(names: &mut Names, key: (ClusterId, ExportId), name: &ServiceName, is_the
         names.remove(&key);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        identity::NewIdentity,
+        model::{
+            catalog::ExportSource,
+            ids::{GatewayId, Incarnation, Locality, Timestamp, TrustDomain},
+            limits::ROOT_LIFE,
+            state::{Event, Me, Settings, Standing},
+            virtual_ip::VirtualIps,
+        },
+    };
+
+    const NOW: Timestamp = Timestamp(1_800_000_000_000);
+
+    fn cluster(name: &str) -> ClusterId {
+        ClusterId::parse(name).expect("an id")
+    }
+
+    fn identity(name: &str) -> Identity {
+        let (cluster, export_secret) = (cluster(name), [7; 32]);
+        let new = NewIdentity { cluster: &cluster, trust_domain: None, root_life: ROOT_LIFE, export_secret };
+        Identity::create(new, NOW).expect("made").0
+    }
+
+    fn export(incarnation: u8) -> Export {
+        Export {
+            name: ServiceName::parse("default/web").expect("a name"),
+            ports: Vec::new(),
+            labels: std::collections::BTreeMap::new(),
+            idempotent: false,
+            headless: false,
+            created: NOW,
+            incarnation: Incarnation([incarnation; 16]),
+            source: ExportSource::Flag,
+        }
+    }
+
+    fn peer(name: &str) -> Peer {
+        let other = identity(name);
+        Peer {
+            cluster: cluster(name),
+            trust_domain: other.trust_domain().clone(),
+            bundle: other.bundle(1).expect("a root"),
+            endpoints: Vec::new(),
+            generation: 1,
+            standing: Standing::Approved,
+            introduced_by: None,
+            issuer: false,
+            added: NOW,
+        }
+    }
+
+    #[test]
+    fn step_by_step_it_is_the_same_as_all_at_once() {
+        let identity = identity("east");
+        let me = Me {
+            cluster: cluster("east"),
+            trust_domain: TrustDomain::parse("east.tombolo").expect("a domain"),
+            gateway: GatewayId::parse("g1").expect("an id"),
+            locality: Locality::default(),
+        };
+        let range = "127.77.0.0/18".parse().expect("a range");
+        let ips = VirtualIps::new(range).expect("large enough");
+        let mut state = State::new(me, Settings::default(), ips);
+        let followed = ExportIndex::default();
+        followed.follow(&identity, None, &state);
+        let old_id =
+            |peer: &Peer| identity.export_id(&peer.trust_domain, &export(1).name, Incarnation([1; 16]));
+        let (west, south) = (peer("west"), peer("south"));
+        for event in [
+            Event::Peer(west.clone()),
+            Event::Exported(export(1)),
+            Event::Peer(south),
+            Event::Exported(export(2)),
+        ] {
+            let old = state.clone();
+            state.apply(event, NOW);
+            followed.follow(&identity, Some(&old), &state);
+            let fresh = ExportIndex::default();
+            fresh.follow(&identity, None, &state);
+            assert_eq!(*followed.0.load_full(), *fresh.0.load_full());
+        }
+        assert_eq!(followed.name(&west.cluster, old_id(&west)), None, "an id ends with its incarnation");
+        let old = state.clone();
+        state.apply(Event::Unexported(export(2).name), NOW);
+        followed.follow(&identity, Some(&old), &state);
+        assert!(followed.0.load().is_empty());
+    }
+}

@@ -62,12 +62,22 @@ pub(super) struct Listeners {
     entries: BTreeMap<Address, Entry>,
     by_service: BTreeMap<ServiceName, Vec<Address>>,
     open: usize,
+    /// Stops every socket at once.
+    stop: CancellationToken,
 }
 
 impl Listeners {
     pub(super) fn new(outbound: Arc<Outbound>, state: watch::Receiver<Arc<State>>, open_files: u64) -> Self {
         let sockets_max = usize::try_from(open_files / 2).unwrap_or(usize::MAX);
-        Self { outbound, state, sockets_max, entries: BTreeMap::new(), by_service: BTreeMap::new(), open: 0 }
+        Self {
+            outbound,
+            state,
+            sockets_max,
+            entries: BTreeMap::new(),
+            by_service: BTreeMap::new(),
+            open: 0,
+            stop: CancellationToken::new(),
+        }
     }
 
     /// Follows state and health until told to stop; then closes everything, says so, and waits for the end.
@@ -85,7 +95,7 @@ impl Listeners {
             seen = Some(newest);
             tokio::select! {
                 biased;
-                () = &mut hard => return,
+                () = &mut hard => return self.stop.cancel(),
                 () = stop.cancelled() => break,
                 changed = self.state.changed() => if changed.is_err() { break },
                 _ = epoch.changed() => sleep(PLAN_SWEEP_INTERVAL_MIN).await,
@@ -219,7 +229,7 @@ impl Listeners {
         entry.retry_at = None;
         for (shard, listener) in places.into_iter().zip(listeners) {
             let (closed, is_closed) = oneshot::channel();
-            let stop = CancellationToken::new();
+            let stop = self.stop.child_token();
             let door = Door { listener, route: entry.route.clone(), shard, stop: stop.clone(), closed };
             entry.sockets.push(Socket { shard, stop, closed: is_closed });
             self.outbound.shards.spawn_transient(shard, "listener", door.serve(self.outbound.clone()));

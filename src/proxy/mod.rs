@@ -170,3 +170,6 @@ impl Proxy {
         Some(explained.collect())
     }
 }
+
+#[cfg(test)]
+mod tests;

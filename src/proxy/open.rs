@@ -106,6 +106,8 @@ pub(super) struct Opened {
     pub(super) way: Way,
     /// So many of the client's first bytes are there already.
     pub(super) written: usize,
+    /// From the start of the attempt that won to its answer.
+    pub(super) took: Duration,
 }
 
 /// Why there is none.
@@ -151,7 +153,8 @@ pub(super) async fn open(
             Happened::Ended(at, Ending::Connected(way)) => {
                 let Some(mut won) = race.flying.remove(at) else { continue };
                 won.judged.observe(Outcome::Success);
-                return Ok(Opened { target: won.target, way, written: won.bytes });
+                let took = clock.now().saturating_duration_since(won.started);
+                return Ok(Opened { target: won.target, way, written: won.bytes, took });
             }
             Happened::Ended(at, ending) => race.ended(at, ending),
         }

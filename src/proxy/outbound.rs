@@ -76,14 +76,12 @@ impl Outbound {
             // A server may be the one that speaks first: nobody waits for long.
             let _ = timeout(FIRST_BYTES_WAIT, client.hear()).await;
         }
-        let began = site.clock.now();
         let mut launcher = Launcher { outbound: self, route: &route, planned: &planned, chosen, from };
         let opened = match open(&mut launcher, &mut client, &site.clock).await {
             Ok(opened) => opened,
             Err(failed) => return self.failed(&route, from, failed),
         };
-        let took = site.clock.now().saturating_duration_since(began);
-        site.ledger.observe_latency(&opened.target, took);
+        site.ledger.observe_latency(&opened.target, opened.took);
         let in_flight = site.ledger.begin(&opened.target);
         self.count(&route, Some(self.cluster(&opened.target)), "connected");
         self.pump(opened, client, shard, (permit, in_flight)).await;
@@ -243,7 +241,7 @@ impl Launcher<'_> {
             idempotent,
             bytes,
             suspect: lane.clone().map(attempt::suspect),
-            lane,
+            road: lane.map(|lane| -> Arc<dyn attempt::Road> { lane }),
             over: None,
             ending,
             sent,

@@ -1,0 +1,252 @@
+//! The race for an open connection, on a paused clock and without links.
+
+use std::{
+    collections::VecDeque,
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::super::{
+    attempt::{Attempt, Ending, Judged, Road, Way},
+    open::{Client, Launch, NotOpened, open},
+    tcp::Tcp,
+};
+use crate::{
+    clock::Clock,
+    ledger::Ledger,
+    model::{
+        failover::Target,
+        ids::{ClusterId, ServiceName, Timestamp},
+        limits::HEDGE_AFTER,
+        liveness::LinkState,
+        open::{Origin, ResetReason, may_write_first_bytes},
+        outlier::OutlierKey,
+    },
+    net::Stream,
+};
+
+/// A client that says nothing, or is gone.
+#[derive(Debug)]
+struct Silent {
+    gone: bool,
+}
+
+impl AsyncRead for Silent {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.gone { Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())) } else { Poll::Pending }
+    }
+}
+
+impl AsyncWrite for Silent {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Poll::Ready(Ok(bytes.len()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Stream for Silent {
+    fn reset_on_close(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn rehome(self: Box<Self>) -> io::Result<Box<dyn Stream>> {
+        Ok(self)
+    }
+    fn try_read_now(&self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+    fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+}
+
+fn silent() -> Client {
+    Client::new(Tcp::new(Box::new(Silent { gone: false })))
+}
+
+fn saying(words: &[u8]) -> Client {
+    let mut client = silent();
+    client.first.extend_from_slice(words);
+    client
+}
+
+/// What a candidate does.
+#[derive(Debug, Clone, Copy)]
+enum Does {
+    Connects {
+        after: Duration,
+    },
+    Refuses,
+    /// Its stream is lost after it was sent.
+    Breaks,
+    /// Nothing, and its lane becomes suspect after so long.
+    Hangs {
+        suspect_after: Duration,
+    },
+}
+
+#[derive(Debug, Default)]
+struct Suspicion(AtomicBool);
+
+impl Road for Suspicion {
+    fn health(&self) -> LinkState {
+        if self.0.load(Ordering::Relaxed) { LinkState::Suspect } else { LinkState::Up }
+    }
+    fn pto(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+}
+
+struct Script {
+    clock: Clock,
+    ledger: Ledger,
+    idempotent: bool,
+    candidates: VecDeque<(&'static str, Does)>,
+    /// Who was tried with which bytes.
+    tried: Vec<(&'static str, Vec<u8>)>,
+}
+
+impl Script {
+    fn new(idempotent: bool, candidates: &[(&'static str, Does)]) -> Self {
+        let clock = Clock::simulated(1, Timestamp(0));
+        let candidates = candidates.iter().copied().collect();
+        let ledger = Ledger::new(clock.clone());
+        Self { ledger, clock, idempotent, candidates, tried: Vec::new() }
+    }
+
+    /// Runs it, and tells who won with how many bytes written, or why nobody did.
+    async fn run(&mut self, mut client: Client) -> Result<(String, usize), NotOpened> {
+        let clock = self.clock.clone();
+        let opened = open(self, &mut client, &clock).await?;
+        let Target::Peer(cluster) = opened.target else { panic!("all are peers") };
+        Ok((cluster.to_string(), opened.written))
+    }
+}
+
+impl Launch for Script {
+    fn has_more(&self) -> bool {
+        !self.candidates.is_empty()
+    }
+
+    fn launch(&mut self, first: Bytes, _: usize, in_flight: usize) -> Option<Attempt> {
+        let (name, does) = self.candidates.pop_front()?;
+        let first = if may_write_first_bytes(self.idempotent, in_flight) { first } else { Bytes::new() };
+        self.tried.push((name, first.to_vec()));
+        let cluster = ClusterId::parse(name).expect("an id");
+        let service = ServiceName::parse("default/web").expect("a name");
+        let key = OutlierKey { cluster: cluster.clone(), service, port: 80 };
+        let road = Arc::new(Suspicion::default());
+        let ending = async move {
+            match does {
+                Does::Connects { after } => {
+                    tokio::time::sleep(after).await;
+                    Ending::Connected(Way::Local(Tcp::new(Box::new(Silent { gone: false }))))
+                }
+                Does::Refuses => Ending::Refused {
+                    origin: Origin::Refused,
+                    code: "TMB-2307".to_owned(),
+                    reason: "refused".to_owned(),
+                },
+                Does::Breaks => Ending::Broken,
+                Does::Hangs { .. } => std::future::pending().await,
+            }
+        };
+        let suspected = road.clone();
+        let suspect = async move {
+            let Does::Hangs { suspect_after } = does else { return std::future::pending().await };
+            tokio::time::sleep(suspect_after).await;
+            suspected.0.store(true, Ordering::Relaxed);
+        };
+        Some(Attempt {
+            target: Target::Peer(cluster),
+            judged: Judged::new(self.ledger.clone(), key),
+            started: self.clock.now(),
+            idempotent: self.idempotent,
+            bytes: first.len(),
+            road: Some(road),
+            over: None,
+            suspect: Some(Box::pin(suspect)),
+            ending: Box::pin(ending),
+            sent: Arc::new(AtomicBool::new(true)),
+        })
+    }
+}
+
+const SOON: Does = Does::Connects { after: Duration::from_millis(20) };
+const NEVER: Does = Does::Hangs { suspect_after: Duration::from_secs(3_600) };
+const SUSPECT: Does = Does::Hangs { suspect_after: Duration::from_millis(100) };
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_sends_the_same_bytes_to_the_next() {
+    let mut script = Script::new(false, &[("a", Does::Refuses), ("b", SOON), ("c", SOON)]);
+    assert_eq!(script.run(saying(b"hi")).await, Ok(("b".to_owned(), 2)));
+    assert_eq!(script.tried, [("a", b"hi".to_vec()), ("b", b"hi".to_vec())]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_hedged_and_the_first_to_answer_wins() {
+    let mut script = Script::new(false, &[("a", NEVER), ("b", SOON), ("c", SOON)]);
+    let began = script.clock.now();
+    assert_eq!(script.run(silent()).await, Ok(("b".to_owned(), 0)));
+    assert!(script.clock.now() - began >= HEDGE_AFTER);
+    assert_eq!(script.tried.len(), 2, "one hedge at a time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_first_candidate_may_still_win_against_its_hedge() {
+    let late = Does::Connects { after: HEDGE_AFTER + Duration::from_millis(50) };
+    let mut script = Script::new(false, &[("a", late), ("b", NEVER)]);
+    assert_eq!(script.run(silent()).await, Ok(("a".to_owned(), 0)));
+    assert_eq!(script.tried.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_were_sent_are_not_sent_twice() {
+    let unanswered = Err(NotOpened::Reset(ResetReason::Unanswered, String::new()));
+    for first in [SUSPECT, Does::Breaks] {
+        let mut script = Script::new(false, &[("a", first), ("b", SOON)]);
+        assert_eq!(script.run(saying(b"pay")).await, unanswered);
+        assert_eq!(script.tried.len(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idempotent_export_is_tried_elsewhere_with_the_same_bytes() {
+    for first in [SUSPECT, Does::Breaks] {
+        let mut script = Script::new(true, &[("a", first), ("b", SOON)]);
+        assert_eq!(script.run(saying(b"get")).await, Ok(("b".to_owned(), 3)));
+        assert_eq!(script.tried[1].1, b"get");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_nobody_is_left_the_last_word_is_kept() {
+    let mut script = Script::new(false, &[("a", Does::Refuses), ("b", Does::Refuses)]);
+    let last = NotOpened::Reset(ResetReason::Refused(Origin::Refused), "TMB-2307 refused".to_owned());
+    assert_eq!(script.run(silent()).await, Err(last));
+    let nobody = NotOpened::Reset(ResetReason::NoCandidate, String::new());
+    assert_eq!(Script::new(false, &[]).run(silent()).await, Err(nobody));
+    let mut script = Script::new(false, &[("a", NEVER)]);
+    let late = NotOpened::Reset(ResetReason::Timeout, String::new());
+    assert_eq!(script.run(silent()).await, Err(late));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_goes_away_ends_the_race() {
+    let client = Client::new(Tcp::new(Box::new(Silent { gone: true })));
+    let mut script = Script::new(false, &[("a", NEVER), ("b", SOON)]);
+    assert_eq!(script.run(client).await, Err(NotOpened::ClientGone));
+}
