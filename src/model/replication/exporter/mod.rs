@@ -322,6 +322,12 @@ impl Exporter {
         self.acked.is_some_and(|acked| acked >= seq)
     }
 
+    /// Batches sent and not confirmed, at most [`limits::BATCHES_IN_FLIGHT_MAX`].
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
     /// How far it is.
     #[must_use]
     pub fn progress(&self, log: &CatalogLog) -> ExporterProgress {
