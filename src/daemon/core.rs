@@ -130,6 +130,7 @@ impl Core {
     /// A [`Problem`]: state folder, config, or an address.
     pub async fn start(launch: Launch) -> Result<Self, Problem> {
         let Launch { config, home, net, clock, tasks, shards, host_name, interfaces, open_files } = launch;
+        settings::check_limits(&config)?;
         let started = Started { at: clock.now(), wall: clock.wall() };
         let home = Arc::new(home);
         let opened = home.open(&config, &host_name, &clock)?;
@@ -183,7 +184,7 @@ impl Core {
 
     /// Stops taking new work, lets what runs finish, and says goodbye.
     pub async fn shutdown(&self) {
-        self.proxy.shutdown().await;
+        self.proxy.shutdown_within(self.config.limits.drain_timeout).await;
         self.links.shutdown().await;
     }
 }

@@ -108,6 +108,33 @@ fn failover(rule: &config::Failover) -> Result<FailoverRule, Problem> {
     Ok(FailoverRule { names: patterns("failover.names", &rule.names, NamePattern::parse)?, policy })
 }
 
+/// Limits that this release keeps at their defaults: a file that says otherwise would not be obeyed.
+///
+/// # Errors
+/// [`Code::SETTING_NOT_SERVED`] names the first that differs.
+pub(super) fn check_limits(config: &Config) -> Result<(), Problem> {
+    let (asked, kept) = (&config.limits, config::Limits::default());
+    let fixed = [
+        ("connection_window", asked.connection_window == kept.connection_window),
+        ("connection_window_max", asked.connection_window_max == kept.connection_window_max),
+        ("stream_window", asked.stream_window == kept.stream_window),
+        ("http2_stream_window", asked.http2_stream_window == kept.http2_stream_window),
+        ("bidi_streams", asked.bidi_streams == kept.bidi_streams),
+        ("opens_per_second", asked.opens_per_second == kept.opens_per_second),
+        ("header_timeout", asked.header_timeout == kept.header_timeout),
+        ("handshake_timeout", asked.handshake_timeout == kept.handshake_timeout),
+        ("join_timeout", asked.join_timeout == kept.join_timeout),
+        ("join_message", asked.join_message == kept.join_message),
+        ("memory", asked.memory == kept.memory),
+        ("connections", asked.connections == kept.connections),
+        ("peers", asked.peers == kept.peers),
+    ];
+    match fixed.iter().find(|(_, same)| !same) {
+        Some((key, _)) => Err(not_served(&format!("another value of `limits.{key}` than the default"))),
+        None => Ok(()),
+    }
+}
+
 /// Who clients are by their address; the first entry that matches counts.
 pub(super) fn callers(config: &Config, domain: &TrustDomain) -> Result<Vec<(IpNet, SpiffeId)>, Problem> {
     let caller = |caller: &config::Caller| {
@@ -130,5 +157,29 @@ pub(super) fn quotas(config: &Config) -> Quotas {
         catalog_bytes: size(limits.catalog),
         rows_per_second: limits.rows_per_second,
         ..Quotas::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_that_would_not_be_obeyed_is_refused_by_name() {
+        let mut config = Config::default();
+        assert!(check_limits(&config).is_ok());
+        config.limits.bidi_streams = 1;
+        let problem = check_limits(&config).expect_err("refused");
+        assert_eq!(problem.code, Code::SETTING_NOT_SERVED);
+        assert!(problem.message.contains("limits.bidi_streams"), "{}", problem.message);
+    }
+
+    #[test]
+    fn rules_are_read_or_refused_by_their_key() {
+        let mut config = Config::default();
+        config.auto_approve = vec!["Not A Cluster".to_owned()];
+        assert_eq!(settings(&config).expect_err("refused").code, Code::CONFIG_VALUE_INVALID);
+        config.auto_approve = vec![ISSUER.to_owned(), "west".to_owned()];
+        assert!(settings(&config).is_ok());
     }
 }
