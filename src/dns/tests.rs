@@ -24,7 +24,8 @@ use super::*;
 use crate::model::{
     catalog::Protocol,
     limits,
-    zone::fixture::{Maps, moment, port, row},
+    testing::instant,
+    zone::fixture::{Maps, port, row},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +35,7 @@ fn inputs(maps: Maps, seen: &Arc<Mutex<Vec<Observed>>>) -> Inputs {
     let seeds = AtomicU64::new(1);
     Inputs {
         newest: Box::new(move || Arc::clone(&maps) as Arc<dyn ZoneSource>),
-        now: Box::new(moment),
+        now: Box::new(instant),
         seed: Box::new(move || seeds.fetch_add(1, Ordering::Relaxed)),
         observe: Box::new(move |one| seen.lock().expect("no panic").push(one)),
     }

@@ -26,4 +26,4 @@ pub mod virtual_ip;
 pub mod zone;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;

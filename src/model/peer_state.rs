@@ -194,9 +194,8 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made in any other way")]
     fn start() -> Instant {
-        Instant::now()
+        crate::model::testing::instant()
     }
 
     const WALL: Timestamp = Timestamp(1_000_000_000);

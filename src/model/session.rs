@@ -233,9 +233,8 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::disallowed_methods, reason = "an Instant cannot be made in any other way")]
     fn start() -> Instant {
-        Instant::now()
+        crate::model::testing::instant()
     }
 
     fn seconds(seconds: u64) -> Duration {

@@ -1,4 +1,4 @@
-//! What the tests of `model/` share: somewhere on the time line to begin. Not compiled into the program.
+//! What the tests of `model/` share, and those of the zone's readers: somewhere on the time line to begin. Not compiled into the program.
 
 use std::time::Instant;
 

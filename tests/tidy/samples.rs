@@ -74,6 +74,8 @@ fn the_lowest_floor_stays_pure() {
     fine("src/model/a.rs", "use std::{net::SocketAddr, time::Instant}; // async\nfn f(now: Instant) {}");
     fine("src/model/a.rs", "mod tests { fn f() { Instant::now(); } }");
     fine("src/model/a/tests.rs", "fn f() { Instant::now(); }");
+    fine("src/model/testing.rs", "fn f() { Instant::now(); }");
+    broken_by("src/model/testing.rs", "fn f() { SystemTime::now(); }", "floor 0 does not know");
     fine("src/net.rs", "async fn f() {}");
 }
 

@@ -1,10 +1,6 @@
 //! A small clusterset for the tests of the zone and of `dns`.
 
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
 
 use super::{QueryType, Question, ZoneName, ZoneSource};
 use crate::model::{
@@ -149,14 +145,4 @@ pub(crate) fn row(name_text: &str, ports: &[Port], endpoints: &[(&str, bool)]) -
         idempotent: false,
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
-}
-
-/// Some moment; nothing here depends on which.
-pub(crate) fn moment() -> Instant {
-    static MOMENT: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "there is no other way to make an Instant, and none is compared"
-    )]
-    *MOMENT.get_or_init(|| Instant::now() + Duration::from_secs(1))
 }

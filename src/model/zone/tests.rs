@@ -3,7 +3,10 @@
 use proptest::{collection, prelude::*, sample};
 
 use super::{fixture::*, *};
-use crate::model::ids::{ClusterId, ServiceLabel};
+use crate::model::{
+    ids::{ClusterId, ServiceLabel},
+    testing::instant,
+};
 
 /// An answer as one line: rcode, `aa`, answers, `soa`, additionals.
 fn line(answer: &Answer) -> String {
@@ -31,7 +34,7 @@ fn line(answer: &Answer) -> String {
 }
 
 fn check(maps: &Maps, kind: QueryType, name: &str, expected: &str) {
-    assert_eq!(line(&maps.ask(name, kind, moment())), expected, "{} {name}", kind.label());
+    assert_eq!(line(&maps.ask(name, kind, instant())), expected, "{} {name}", kind.label());
 }
 
 const ABSENT: &str = "NoError aa | soa";
@@ -213,7 +216,7 @@ fn other_zones_and_whole_zones_are_refused() {
     }
     check(&maps, QueryType::Any, "web.shop.svc.clusterset.local", REFUSED);
     check(&maps, QueryType::Transfer, "clusterset.local", REFUSED);
-    let root = answer(&Question { labels: &[], kind: QueryType::Ns }, &maps, moment());
+    let root = answer(&Question { labels: &[], kind: QueryType::Ns }, &maps, instant());
     assert_eq!(root.rcode, Rcode::Refused);
 }
 
@@ -224,12 +227,12 @@ fn a_large_headless_service_answers_with_as_many_endpoints_as_fit() {
     let endpoints: Vec<_> = hostnames.iter().map(|hostname| (hostname.as_str(), true)).collect();
     let ports = [port("a", 1, Protocol::Tcp), port("b", 2, Protocol::Tcp)];
     maps.add("data/big", &[("east", row("data/big", &ports, &endpoints))]);
-    let answers = |kind| maps.ask("big.data.svc.clusterset.local", kind, moment()).answers.len();
+    let answers = |kind| maps.ask("big.data.svc.clusterset.local", kind, instant()).answers.len();
     assert_eq!(
         (answers(QueryType::A), answers(QueryType::Srv)),
         (limits::DNS_RECORDS_MAX, limits::DNS_RECORDS_MAX)
     );
-    assert_eq!(maps.ask("e999.east.big.data.svc.clusterset.local", QueryType::A, moment()).answers.len(), 1);
+    assert_eq!(maps.ask("e999.east.big.data.svc.clusterset.local", QueryType::A, instant()).answers.len(), 1);
 }
 
 #[test]
@@ -275,7 +278,7 @@ proptest! {
         if inside {
             labels.extend([&b"svc"[..], b"clusterset", b"LOCAL"]);
         }
-        let answer = answer(&Question { labels: &labels, kind: QueryType::from_number(kind) }, &maps, moment());
+        let answer = answer(&Question { labels: &labels, kind: QueryType::from_number(kind) }, &maps, instant());
         prop_assert!(answer.soa.is_none() || answer.answers.is_empty());
         prop_assert_eq!(answer.authoritative, matches!(answer.rcode, Rcode::NoError | Rcode::NxDomain));
     }
@@ -296,7 +299,7 @@ proptest! {
             .enumerate()
             .map(|(i, c)| if upper >> (i % 64) & 1 == 1 { c.to_ascii_uppercase() } else { c })
             .collect();
-        prop_assert_eq!(maps.ask(&mixed, kind, moment()), maps.ask(&text, kind, moment()));
+        prop_assert_eq!(maps.ask(&mixed, kind, instant()), maps.ask(&text, kind, instant()));
     }
 
     /// RFC 8020: what is denied has nothing below it.
@@ -306,7 +309,7 @@ proptest! {
             sample::select(vec!["web", "shop", "svc", "db", "data", "east", "db-0", "_tcp", "_http", "_pg"]), 1..6),
     ) {
         let maps = Maps::sample();
-        let rcode = |parts: &[&str]| maps.ask(&format!("{}.clusterset.local", parts.join(".")), QueryType::A, moment()).rcode;
+        let rcode = |parts: &[&str]| maps.ask(&format!("{}.clusterset.local", parts.join(".")), QueryType::A, instant()).rcode;
         if rcode(&parts[1..]) == Rcode::NxDomain && parts.len() > 1 {
             prop_assert_eq!(rcode(&parts), Rcode::NxDomain);
         }
