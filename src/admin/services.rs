@@ -7,7 +7,6 @@ use crate::{
     ledger::Bindings,
     model::{
         catalog::{Protocol, ZoneReady},
-        code::Code,
         ids::{ClusterId, ServiceName},
         import::{Freshness, Import, ImportCluster},
         policy::may_import,
@@ -72,15 +71,8 @@ fn listener(ips: &[Ipv4Addr], protocol: Protocol, port: u16, bindings: &Bindings
         Some(binding) => match binding.state {
             BindingState::Listening => (Some(binding.bound_port), "listening".to_owned()),
             BindingState::NoCandidate => (None, "no candidate".to_owned()),
-            BindingState::Failed(number) => (None, failed(number)),
+            BindingState::Failed(code) => (None, format!("{code} {}", code.info().title)),
         },
-    }
-}
-
-fn failed(number: u16) -> String {
-    match Code::parse(&number.to_string()) {
-        Ok(code) => format!("{code} {}", code.info().title),
-        Err(_) => format!("TMB-{number}"),
     }
 }
 

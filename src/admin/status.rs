@@ -69,10 +69,8 @@ fn root(cluster: &ClusterId, end: Timestamp, now: Timestamp) -> Option<Problem> 
 fn listeners(parts: &Parts) -> Vec<Problem> {
     let mut failed: BTreeMap<Code, Vec<String>> = BTreeMap::new();
     for binding in parts.ledger.bindings().values() {
-        let BindingState::Failed(number) = binding.state else { continue };
-        if let Ok(code) = Code::parse(&number.to_string()) {
-            failed.entry(code).or_default().push(format!("{}:{}", binding.ip, binding.port));
-        }
+        let BindingState::Failed(code) = binding.state else { continue };
+        failed.entry(code).or_default().push(format!("{}:{}", binding.ip, binding.port));
     }
     let told = |(code, places): (Code, Vec<String>)| {
         let more = match places.len() - 1 {

@@ -149,7 +149,7 @@ fn binding_words(state: BindingState) -> String {
     match state {
         BindingState::Listening => "listening".to_owned(),
         BindingState::NoCandidate => "no candidate".to_owned(),
-        BindingState::Failed(code) => format!("failed: TMB-{code}"),
+        BindingState::Failed(code) => format!("failed: {code}"),
     }
 }
 

@@ -222,7 +222,7 @@ impl Listeners {
                     site.ledger.note("listener", text);
                 }
                 entry.retry_at = Some(site.clock.now() + LISTEN_RETRY);
-                return self.publish(address, BindingState::Failed(code.number()));
+                return self.publish(address, BindingState::Failed(code));
             }
         };
         entry.bound_port = bound_port;

@@ -14,6 +14,7 @@ use crate::{
     ledger::{Proxied, SessionRow},
     model::{
         catalog::Protocol,
+        code::Code,
         ids::{GatewayId, Timestamp},
         policy::{ImportAction, ImportRule},
         session::SessionState,
@@ -109,7 +110,7 @@ async fn a_service_shows_every_cluster_and_the_port_that_is_bound() {
     assert_eq!(port().await["state"], "not bound yet");
     listening(&world, BindingState::NoCandidate).await;
     assert_eq!(port().await["state"], "no candidate");
-    listening(&world, BindingState::Failed(2203)).await;
+    listening(&world, BindingState::Failed(Code::PORT_NEEDS_PRIVILEGE)).await;
     assert_eq!(port().await["state"], "TMB-2203 port needs a privilege");
     assert_eq!(port().await.get("bound_port"), None, "a port is told only when it is bound");
     let warnings = &world.get("/v1/status").await["warnings"];

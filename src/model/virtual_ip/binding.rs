@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{catalog::Protocol, limits};
+use crate::model::{catalog::Protocol, code::Code, limits};
 
 /// The port to listen on for a service's port: the same, or 20,000 higher where the process may not bind it.
 /// A port so high that there is no such number stays as it is: then binding it says why it fails.
@@ -23,8 +23,8 @@ pub enum BindingState {
     Listening,
     /// Nobody could serve them, so they are refused by the kernel (B9).
     NoCandidate,
-    /// It could not be bound; the number of the `TMB-` code that says why.
-    Failed(u16),
+    /// It could not be bound, and why.
+    Failed(Code),
 }
 
 /// One port of one virtual IP.

@@ -35,18 +35,3 @@ pub fn block_candidates(
     let blocks = range.subnets(prefix).expect("the prefix is no shorter than the range's");
     Ok(held.into_iter().chain(blocks.filter(move |block| Some(*block) != held)))
 }
-
-/// The first block of [`block_candidates`] that nobody else holds. `taken` tries to bind the block's
-/// [`guard`] and keeps the socket when it could.
-///
-/// # Errors
-/// [`VipError::RangeTooSmall`], or [`VipError::NoFreeBlock`] when all are taken.
-pub fn choose_block(
-    range: Ipv4Net,
-    prefix: u8,
-    held_before: Option<Ipv4Net>,
-    mut taken: impl FnMut(Ipv4Net) -> bool,
-) -> Result<Ipv4Net, VipError> {
-    let free = block_candidates(range, prefix, held_before)?.find(|block| !taken(*block));
-    free.ok_or(VipError::NoFreeBlock { range, prefix })
-}

@@ -14,6 +14,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    code::Code,
     ids::{ClusterId, IdError, ServiceLabel, ServiceName, Timestamp},
     import::Import,
     limits,
@@ -23,7 +24,7 @@ mod binding;
 mod block;
 
 pub use binding::{Binding, BindingState, listen_port};
-pub use block::{block_candidates, choose_block, guard};
+pub use block::{block_candidates, guard};
 
 /// Why there is no virtual IP.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -42,14 +43,6 @@ pub enum VipError {
         /// The range that was asked for.
         range: Ipv4Net,
     },
-    /// Another process holds every block of the range.
-    #[error("every /{prefix} of {range} is in use by another process on this host")]
-    NoFreeBlock {
-        /// The configured range.
-        range: Ipv4Net,
-        /// The size of a block.
-        prefix: u8,
-    },
     /// Saved assignments contradict each other or their range.
     #[error("saved virtual IPs are not usable: {problem}")]
     Corrupt {
@@ -59,13 +52,13 @@ pub enum VipError {
 }
 
 impl VipError {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub const fn code(&self) -> u16 {
+    pub const fn code(&self) -> Code {
         match self {
-            Self::Exhausted { .. } => 2202,
-            Self::RangeTooSmall { .. } | Self::NoFreeBlock { .. } => 2209,
-            Self::Corrupt { .. } => 1103,
+            Self::Exhausted { .. } => Code::VIRTUAL_IPS_EXHAUSTED,
+            Self::RangeTooSmall { .. } => Code::NO_VIRTUAL_IP_RANGE,
+            Self::Corrupt { .. } => Code::STATE_CORRUPT,
         }
     }
 }

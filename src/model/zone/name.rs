@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc};
 
 use crate::model::{
     catalog::{Protocol, Row},
+    code::Code,
     ids::{ClusterId, LABEL_BYTES_MAX, ServiceName},
 };
 
@@ -53,12 +54,12 @@ pub enum NameError {
 }
 
 impl NameError {
-    /// The number of its `TMB-` code.
+    /// Its row of the table of codes.
     #[must_use]
-    pub const fn code(&self) -> u16 {
+    pub const fn code(&self) -> Code {
         match self {
-            Self::NotAZone { .. } => 1001,
-            Self::TooLong { .. } => 2210,
+            Self::NotAZone { .. } => Code::CONFIG_VALUE_INVALID,
+            Self::TooLong { .. } => Code::NAME_TOO_LONG,
         }
     }
 }

@@ -4,6 +4,7 @@ use proptest::{collection, prelude::*, sample};
 
 use super::{fixture::*, *};
 use crate::model::{
+    code::Code,
     ids::{ClusterId, ServiceLabel},
     testing::instant,
 };
@@ -262,7 +263,7 @@ fn rows_whose_names_dns_cannot_carry_are_refused() {
     let east = ClusterId::parse(&long).expect("id");
     assert_eq!(zone.check(&east, &row(&service, &[port("http", 80, Protocol::Tcp)], &[])), Ok(()));
     let error = zone.check(&east, &row(&service, &[], &[(&long, true)])).expect_err("five long labels");
-    assert_eq!(error.code(), 2210);
+    assert_eq!(error.code(), Code::NAME_TOO_LONG);
 }
 
 proptest! {

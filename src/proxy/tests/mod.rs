@@ -17,6 +17,7 @@ use super::*;
 use crate::{
     model::{
         catalog::Export,
+        code::Code,
         policy::{DefaultGrant, Grants},
         state::{Event, Settings},
         virtual_ip::BindingState,
@@ -276,7 +277,7 @@ async fn a_taken_port_is_told_and_nothing_else_suffers() {
     east.offer(&first, &[]);
     east.offer(&second, &[]);
     east.binding(&second, BindingState::Listening).await;
-    east.binding(&first, BindingState::Failed(2208)).await;
+    east.binding(&first, BindingState::Failed(Code::VIRTUAL_PORT_TAKEN)).await;
     assert!(east.ledger.noted(0).iter().any(|noted| noted.text.contains("TMB-2208")));
     east.end().await;
 }
@@ -292,7 +293,7 @@ async fn listeners_share_half_of_the_open_files_and_the_rest_is_told() {
         east.binding(export, BindingState::Listening).await;
     }
     east.offer(&exports[3], &[]);
-    east.binding(&exports[3], BindingState::Failed(2204)).await;
+    east.binding(&exports[3], BindingState::Failed(Code::LISTENER_LIMIT)).await;
     for export in &exports[..3] {
         let mut client = east.call(export).await;
         write(&mut client, b"x").await;
