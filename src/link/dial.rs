@@ -3,7 +3,7 @@
 //! Either side may dial; whoever can, does. Pauses grow with full jitter (P25), but after the other side reset
 //! or closed a link the next dial comes at once: it has most likely just started.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{future::pending, io, net::SocketAddr, sync::Arc};
 
 use rand::RngExt;
 use tokio::{
@@ -37,6 +37,7 @@ pub(super) async fn keep(links: Links, mut target: watch::Receiver<Target>) {
         match attempt(&links, &wanted).await {
             Ok(lane) => {
                 backoff.connected(links.0.clock.now());
+                links.forget_dial_failure(&wanted.cluster);
                 // Settling may still find a duplicate; the registry then shows the lane that lives.
                 if links.0.events.send(lane).await.is_err() {
                     return;
@@ -46,11 +47,22 @@ pub(super) async fn keep(links: Links, mut target: watch::Receiver<Target>) {
             Err(error) => links.note_dial_failure(&wanted.cluster, &error),
         }
         let next = backoff.failed(links.0.clock.now(), &mut links.0.clock.rng());
+        let linked = linked(|| links.0.registry.has(&wanted.cluster), &mut changes);
         tokio::select! {
             biased;
             ended = target.changed() => if ended.is_err() { return },
-            _ = changes.changed() => {}
+            () = linked => {}
             () = sleep_until(Instant::from_std(next)) => {}
+        }
+    }
+}
+
+/// Waits until the peer itself has a lane: lanes of others come and go without ending a pause.
+async fn linked(has_lane: impl Fn() -> bool, changes: &mut watch::Receiver<u64>) {
+    while !has_lane() {
+        if changes.changed().await.is_err() {
+            // The registry is gone with the links; the pause is all there is to wait for.
+            return pending().await;
         }
     }
 }
@@ -106,4 +118,27 @@ async fn dial_on_some_shard(
         let _ = reply.send(result);
     });
     answer.await.map_err(|_| LinkError::Closed)?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_lane_of_the_peer_itself_ends_the_pause() {
+        let (has_lane, registry) = (AtomicBool::new(false), watch::Sender::new(0));
+        let mut changes = registry.subscribe();
+        let waiting = linked(|| has_lane.load(Ordering::Relaxed), &mut changes);
+        tokio::pin!(waiting);
+        let soon = std::time::Duration::from_millis(1);
+        for _ in 0..3 {
+            registry.send_modify(|version| *version += 1);
+            assert!(tokio::time::timeout(soon, &mut waiting).await.is_err(), "another peer's lane ended it");
+        }
+        has_lane.store(true, Ordering::Relaxed);
+        registry.send_modify(|version| *version += 1);
+        waiting.await;
+    }
 }

@@ -261,6 +261,11 @@ impl Links {
         self.0.directory.store(Arc::new(directory));
         let mut targets = self.0.targets.lock().unwrap_or_else(PoisonError::into_inner);
         targets.retain(|cluster, _| peers.iter().any(|peer| peer.cluster == *cluster));
+        self.0
+            .failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|cluster, _| targets.contains_key(cluster));
         for peer in peers {
             if let Some(known) = targets.get(&peer.cluster) {
                 known.send_if_modified(|target| {
@@ -328,6 +333,11 @@ impl Links {
         tracing::debug!(peer = %cluster, %error, "dial failed");
         let failure = DialFailure { cause: error.to_string(), at: self.0.clock.wall() };
         self.0.failures.lock().unwrap_or_else(PoisonError::into_inner).insert(cluster.clone(), failure);
+    }
+
+    /// The peer was reached.
+    fn forget_dial_failure(&self, cluster: &ClusterId) {
+        self.0.failures.lock().unwrap_or_else(PoisonError::into_inner).remove(cluster);
     }
 
     /// Starts what a new lane needs, on its shard.
