@@ -54,7 +54,9 @@ impl Exporting {
     ) {
         let gateway = self.peer.gateway.clone();
         let fresh = || Exporter::new(self.generation, self.clock.now());
-        let mut exporter = self.view.take_exporter(&gateway).unwrap_or_else(fresh);
+        // One of an older peering would refuse the peer for ever (P24).
+        let kept = self.view.take_exporter(&gateway).filter(|kept| kept.generation() == self.generation);
+        let mut exporter = kept.unwrap_or_else(fresh);
         exporter.open(self.clock.now());
         let end = feed_until_end(&self.view, &mut exporter, &self.clock, &mut incoming, &outgoing).await;
         tracing::debug!(peer = %self.peer.cluster, reason = %end, "stopped feeding the catalog");

@@ -117,6 +117,12 @@ impl Exporter {
         }
     }
 
+    /// The peering it belongs to.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// A stream of that gateway begins, the one before is over: a `Subscribe` must come.
     pub fn open(&mut self, now: Instant) {
         self.phase = Phase::Closed;

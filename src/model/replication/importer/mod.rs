@@ -176,6 +176,15 @@ impl Importer {
         }
     }
 
+    /// Whether it may go on with a caller that holds so many rows in a peering of that generation: the peering
+    /// is the same, and everything that it said to apply was applied and is still there. If not, rows could be
+    /// missing for good without any digest telling; make a new one of what is held.
+    #[must_use]
+    pub fn continues(&self, generation: u64, rows: usize) -> bool {
+        let applied = self.waiting.iter().all(|waiting| waiting.applied);
+        applied && self.generation == generation && self.held.len() == rows
+    }
+
     /// A stream begins, the one before is over: send this first.
     pub fn subscribe(&mut self) -> ImporterMessage {
         let position = self.position();

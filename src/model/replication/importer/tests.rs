@@ -44,6 +44,24 @@ fn nacks(actions: &[Action]) -> Vec<(ServiceName, RefusalCode)> {
 }
 
 #[test]
+fn it_goes_on_only_with_a_caller_that_holds_what_it_believes() {
+    let (mut importer, now) = live(Quotas::default());
+    assert!(importer.continues(0, 0));
+    assert!(!importer.continues(1, 0), "the cluster joined anew");
+    let actions = importer.on_message(batch(1, vec![change(1, 1)]), now).expect("in order");
+    assert!(!importer.continues(0, 1), "nobody said that the row was applied");
+    let tickets = actions.iter().filter_map(|action| match action {
+        Action::Apply { ticket, .. } => Some(*ticket),
+        _ => None,
+    });
+    for ticket in tickets {
+        importer.applied(ticket, now);
+    }
+    assert!(importer.continues(0, 1));
+    assert!(!importer.continues(0, 0), "the rows were forgotten meanwhile");
+}
+
+#[test]
 fn a_refused_row_does_not_stop_its_neighbours_and_is_not_sent_again_until_it_changes() {
     let mut pair = Pair::new();
     pair.put(1, 1);
