@@ -1,9 +1,9 @@
 //! Takes the catalog of one peer from one of its gateways: the shell around `model::replication::Importer`.
 //!
-//! One stream a peer at a time: whoever holds the importer's lock reads, a second lane waits its turn. What
-//! arrives is acknowledged after the store has applied it.
+//! One stream a peer at a time: whoever has the turn reads, a second lane waits for its own. What arrives is
+//! acknowledged after the store has applied it.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, sync::Arc, time::Instant as StdInstant};
 
 use federation_proto::v1::{self, catalog_client::CatalogClient};
 use tokio::{
@@ -12,15 +12,18 @@ use tokio::{
 };
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::call::{self, CallError};
+use super::{
+    call::{self, CallError},
+    sessions::Turn,
+};
 use crate::{
     clock::Clock,
     link::{Lane, stream::Kind},
     model::{
         ids::ClusterId,
         limits,
-        replication::{Action, Importer, ImporterProgress, Violation},
-        state::{CatalogChange, Event},
+        replication::{Action, Importer, ImporterProgress, Quotas, Violation},
+        state::{CatalogChange, Event, Peer, State},
     },
     store::{Store, StoreError},
     wire::{self, WireError},
@@ -47,6 +50,9 @@ pub(super) enum ImportingEnd {
     /// The store does not take events any more.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// It is no peer any more.
+    #[error("it is no peer any more")]
+    NoPeer,
     /// Acknowledgements do not leave.
     #[error("the exporter does not read what it is told")]
     Stalled,
@@ -57,25 +63,34 @@ pub(super) struct Importing {
     pub(super) peer: ClusterId,
     pub(super) lane: Arc<Lane>,
     pub(super) importer: Arc<Mutex<Importer>>,
+    pub(super) quotas: Quotas,
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) progress: watch::Sender<Option<ImporterProgress>>,
 }
 
 impl Importing {
-    /// Takes the catalog until the stream ends.
-    pub(super) async fn run(&self) -> ImportingEnd {
-        let mut importer = self.importer.lock().await;
-        match self.follow(&mut importer).await {
+    /// Waits for its turn, which the caller gives back, and takes the catalog until the stream ends.
+    pub(super) async fn run(&self, turn: &mut Option<Turn>) -> ImportingEnd {
+        let importer = turn.insert(self.importer.clone().lock_owned().await);
+        let state = self.store.state();
+        let Some(peer) = state.peers.get(&self.peer) else { return ImportingEnd::NoPeer };
+        let rows = state.catalogs.get(&self.peer).map_or(0, |held| held.rows.len());
+        if !importer.continues(peer.generation, rows) {
+            **importer = fresh(&state, peer, self.quotas, self.clock.now());
+        }
+        match self.follow(importer).await {
             Ok(never) => match never {},
             Err(end) => end,
         }
     }
 
     async fn follow(&self, importer: &mut Importer) -> Result<std::convert::Infallible, ImportingEnd> {
+        let subscribe = wire::importer_proto(importer.subscribe());
+        // From here on this session speaks for the peer.
+        self.progress.send_replace(Some(importer.progress()));
         let channel = call::open(&self.lane, Kind::Catalog).await?;
         let (sender, receiver) = mpsc::channel::<v1::Importer>(limits::CALL_QUEUE_MAX);
-        let subscribe = wire::importer_proto(importer.subscribe());
         sender.try_send(subscribe).map_err(|_| ImportingEnd::Stalled)?;
         let mut client =
             CatalogClient::new(channel).max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX);
@@ -129,4 +144,12 @@ impl Importing {
         }
         Ok(())
     }
+}
+
+/// An importer that holds what the state does.
+pub(super) fn fresh(state: &State, peer: &Peer, quotas: Quotas, now: StdInstant) -> Importer {
+    let held = state.catalogs.get(&peer.cluster);
+    let rows = held.into_iter().flat_map(|held| held.rows.values().map(AsRef::as_ref));
+    let position = held.and_then(|held| held.position);
+    Importer::new(peer.generation, quotas, position, rows, now)
 }

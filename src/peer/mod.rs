@@ -13,6 +13,7 @@ mod join;
 mod joining;
 mod serve;
 mod session;
+mod sessions;
 mod views;
 
 use std::{
@@ -26,7 +27,9 @@ use quinn::Connection;
 use tokio::sync::{mpsc, watch};
 
 use self::{
+    importing::fresh,
     introducing::{Introductions, Taken},
+    sessions::Sessions,
     views::Views,
 };
 use crate::{
@@ -110,7 +113,7 @@ struct Inner {
     views: Views,
     introductions: Introductions,
     importers: Mutex<BTreeMap<ClusterId, Arc<tokio::sync::Mutex<Importer>>>>,
-    sessions: Mutex<BTreeMap<ClusterId, mpsc::Sender<v1::Ctl>>>,
+    sessions: Sessions,
 }
 
 impl Peers {
@@ -136,7 +139,7 @@ impl Peers {
             views,
             introductions,
             importers: Mutex::default(),
-            sessions: Mutex::default(),
+            sessions: Sessions::default(),
         });
         let tasks = parts.tasks;
         let hard = tasks.shutdown();
@@ -194,10 +197,7 @@ impl Inner {
         let peer = state.peers.get(cluster)?;
         let mut importers = self.importers.lock().unwrap_or_else(PoisonError::into_inner);
         let importer = importers.entry(cluster.clone()).or_insert_with(|| {
-            let held = state.catalogs.get(cluster);
-            let rows = held.into_iter().flat_map(|held| held.rows.values().map(AsRef::as_ref));
-            let position = held.and_then(|held| held.position);
-            let importer = Importer::new(peer.generation, self.quotas, position, rows, self.clock.now());
+            let importer = fresh(&state, peer, self.quotas, self.clock.now());
             Arc::new(tokio::sync::Mutex::new(importer))
         });
         Some(importer.clone())
@@ -209,34 +209,15 @@ impl Inner {
         importers.retain(|cluster, _| state.peers.contains_key(cluster));
     }
 
-    /// A session begins.
-    fn enter(&self, cluster: &ClusterId, out: mpsc::Sender<v1::Ctl>) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        sessions.insert(cluster.clone(), out);
-    }
-
-    /// A session is over; a newer one stays.
-    fn leave(&self, cluster: &ClusterId, out: &mpsc::Sender<v1::Ctl>) {
-        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if sessions.get(cluster).is_some_and(|current| current.same_channel(out)) {
-            sessions.remove(cluster);
-            self.introductions.left(cluster);
-        }
-    }
-
     /// Tells every peer our own record before the one it holds runs out.
     async fn renew_introductions(self: Arc<Self>) {
         loop {
             let due = self.introductions.renew_at().since(self.clock.wall());
             tokio::time::sleep(due.max(limits::INTRODUCTION_RETRY)).await;
-            let clusters: Vec<ClusterId> = {
-                let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-                sessions.keys().cloned().collect()
-            };
             match self.introductions.own() {
                 Ok(own) => {
-                    for cluster in &clusters {
-                        self.tell(cluster, Message::Introduce(own.clone()));
+                    for cluster in &self.sessions.clusters() {
+                        self.sessions.tell(cluster, Message::Introduce(own.clone()));
                     }
                 }
                 Err(error) => tracing::error!(%error, "our own record could not be signed"),
@@ -244,19 +225,10 @@ impl Inner {
         }
     }
 
-    /// Says something to a peer, if there is a session with it.
-    fn tell(&self, cluster: &ClusterId, message: Message) {
-        let sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(out) = sessions.get(cluster) {
-            // A peer that reads nothing loses its session by the next heartbeat; records are told again then.
-            let _ = out.try_send(v1::Ctl { message: Some(message) });
-        }
-    }
-
     /// A peer's session is complete: it is told of the others, and who we are.
     fn introduce(&self, cluster: &ClusterId) {
         for introduce in self.introductions.greet(cluster, &self.store.state()) {
-            self.tell(cluster, Message::Introduce(introduce));
+            self.sessions.tell(cluster, Message::Introduce(introduce));
         }
     }
 
@@ -265,7 +237,7 @@ impl Inner {
         match self.introductions.take(from, introduce, &self.store).await {
             Ok(Taken::PassOn(telling)) => {
                 for (cluster, introduce) in telling {
-                    self.tell(&cluster, Message::Introduce(introduce));
+                    self.sessions.tell(&cluster, Message::Introduce(introduce));
                 }
             }
             Ok(Taken::Met { cluster, pending }) => {

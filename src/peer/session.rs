@@ -15,6 +15,7 @@ use tonic::Streaming;
 use super::{
     Inner,
     importing::{Importing, ImportingEnd},
+    sessions::{Turn, end_turn},
 };
 use crate::{
     identity::{REAUTH_EXPORTER_LABEL, judge_reauth, sign_reauth},
@@ -42,6 +43,9 @@ pub(super) enum SessionEnd {
     /// The other side closed the call.
     #[error("the other side closed the call")]
     Closed,
+    /// The other side opened its control call anew.
+    #[error("a newer session with this gateway began")]
+    Replaced,
     /// The other side does not read what it is told.
     #[error("the other side does not read what it is told")]
     Stalled,
@@ -64,15 +68,18 @@ impl Session {
     /// Runs until it ends, and cleans up after itself.
     pub(super) async fn run(self, inbound: Streaming<v1::Ctl>) -> SessionEnd {
         let cluster = self.lane.key().cluster.clone();
-        self.peers.enter(&cluster, self.out.clone());
-        let end = match self.exchange(inbound, &cluster).await {
-            Ok(never) => match never {},
-            Err(end) => end,
+        let replaced = self.peers.sessions.enter(self.lane.key(), self.out.clone());
+        let mut turn = None;
+        let exchange = self.exchange(inbound, &cluster, &mut turn);
+        let end = match replaced.run_until_cancelled(exchange).await {
+            Some(Ok(never)) => match never {},
+            Some(Err(end)) => end,
+            None => SessionEnd::Replaced,
         };
-        self.peers.leave(&cluster, &self.out);
-        self.peers.ledger.set_session(cluster.clone(), None);
-        // The store is gone only when the process ends.
-        let _ = self.peers.store.apply(Event::SessionLost(cluster.clone())).await;
+        end_turn(&self.peers.store, &self.peers.ledger, &cluster, turn).await;
+        if self.peers.sessions.leave(&cluster, &self.out) {
+            self.peers.introductions.left(&cluster);
+        }
         tracing::info!(peer = %cluster, gateway = %self.lane.key().gateway, reason = %end, "session ended");
         end
     }
@@ -81,13 +88,14 @@ impl Session {
         &self,
         mut inbound: Streaming<v1::Ctl>,
         cluster: &ClusterId,
+        turn: &mut Option<Turn>,
     ) -> Result<std::convert::Infallible, SessionEnd> {
         let now = || self.peers.clock.now();
         let view = self.peers.views.of(cluster).ok_or(SessionEnd::NoPeer)?;
         let mut heads = view.changes();
         let (progress, mut imported) = watch::channel(None);
         let importing = self.importing(cluster, progress)?;
-        let importing = importing.run();
+        let importing = importing.run(turn);
         tokio::pin!(importing);
         let mut clock = SessionClock::new(now());
         let mut active_since = None;
@@ -100,7 +108,10 @@ impl Session {
                 Some(SessionAction::Reopen) => return Err(SessionEnd::Reopen),
                 None => {}
             }
-            self.judge(cluster, &clock, held.as_ref(), &mut active_since);
+            // Another session may be taking the catalog, and then speaks for the peer.
+            if let Some(held) = &held {
+                self.judge(cluster, &clock, held, &mut active_since);
+            }
             let wake =
                 clock.next_wake(now()).unwrap_or_else(|| now() + crate::model::limits::HEARTBEAT_INTERVAL);
             tokio::select! {
@@ -127,6 +138,7 @@ impl Session {
             peer: cluster.clone(),
             lane: self.lane.clone(),
             importer: self.peers.importer(cluster).ok_or(SessionEnd::NoPeer)?,
+            quotas: self.peers.quotas,
             store: self.peers.store.clone(),
             clock: self.peers.clock.clone(),
             progress,
@@ -154,12 +166,11 @@ impl Session {
         &self,
         cluster: &ClusterId,
         clock: &SessionClock,
-        held: Option<&ImporterProgress>,
+        held: &ImporterProgress,
         active_since: &mut Option<Timestamp>,
     ) {
         let state = clock.state(self.peers.clock.now());
-        let synced = held.is_some_and(|held| held.synced);
-        if synced && state == SessionState::Live && active_since.is_none() {
+        if held.synced && state == SessionState::Live && active_since.is_none() {
             *active_since = Some(self.peers.clock.wall());
             tracing::info!(peer = %cluster, "peer active: its catalog is current");
             self.peers.introduce(cluster);
@@ -170,8 +181,8 @@ impl Session {
             gateway: self.lane.key().gateway.clone(),
             state,
             synced: *active_since,
-            imported: held.map_or(0, |held| held.rows),
-            refusals: held.map(refusals).unwrap_or_default(),
+            imported: held.rows,
+            refusals: refusals(held),
             heartbeat: heard,
         };
         self.peers.ledger.set_session(cluster.clone(), Some(row));
