@@ -23,6 +23,7 @@ use super::{
     transport,
 };
 use crate::{
+    clock::Clock,
     identity::{ALPN_JOIN, ALPN_PEER, Role, SERVER_NAME, presented_chain},
     model::{ids::TrustDomain, limits},
     net::QuicSocket,
@@ -85,7 +86,7 @@ impl ShardEndpoints {
         address: SocketAddr,
         domain: &TrustDomain,
     ) -> Result<Arc<Lane>, LinkError> {
-        let client = transport::client(links.0.tls.peer_client(domain));
+        let client = transport::client(links.0.tls.peer_client(domain), &links.0.clock);
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
         let connection = timeout(limits::HANDSHAKE_TIMEOUT, connecting)
             .await
@@ -102,8 +103,9 @@ impl ShardEndpoints {
         &self,
         address: SocketAddr,
         tls: QuicClientConfig,
+        clock: &Clock,
     ) -> Result<Connection, LinkError> {
-        let client = transport::client(tls);
+        let client = transport::client(tls, clock);
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
         timeout(limits::HANDSHAKE_TIMEOUT, connecting)
             .await

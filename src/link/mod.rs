@@ -295,8 +295,9 @@ impl Links {
     ) -> Result<Connection, LinkError> {
         let endpoints = self.endpoints(0).ok_or(LinkError::Closed)?;
         let (reply, answer) = oneshot::channel();
+        let clock = self.0.clock.clone();
         self.0.shards.spawn_transient(0, "dial join", async move {
-            let _ = reply.send(endpoints.dial_join(address, tls).await);
+            let _ = reply.send(endpoints.dial_join(address, tls, &clock).await);
         });
         answer.await.map_err(|_| LinkError::Closed)?
     }

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 
 use quinn::{
-    ClientConfig, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
 use super::connection_id::{QuicKeys, ShardConnectionIds};
-use crate::model::limits;
+use crate::{clock::Clock, model::limits};
+
+/// Length of the connection id that a client makes up for its first packets: the longest there is, which
+/// leaves the most to chance (RFC 9000 section 7.2 asks for 8 at least).
+const FIRST_ID_BYTES: usize = 20;
 
 /// Settings of a connection, the same for both directions of dialling.
 pub(super) fn transport() -> TransportConfig {
@@ -50,9 +54,13 @@ pub(super) fn server(tls: QuicServerConfig) -> ServerConfig {
     config
 }
 
-/// What a dial offers.
-pub(super) fn client(tls: QuicClientConfig) -> ClientConfig {
+/// What a dial offers. The first packets' connection id, which is the far side's until it has chosen its own,
+/// is drawn from `clock`: it decides the shard there, so it must be repeatable where time is.
+pub(super) fn client(tls: QuicClientConfig, clock: &Clock) -> ClientConfig {
     let mut config = ClientConfig::new(Arc::new(tls));
-    config.transport_config(Arc::new(transport()));
+    let clock = clock.clone();
+    config.transport_config(Arc::new(transport())).initial_dst_cid_provider(Arc::new(move || {
+        ConnectionId::new(&clock.random_bytes::<FIRST_ID_BYTES>())
+    }));
     config
 }
