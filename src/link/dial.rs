@@ -11,7 +11,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{LinkError, Links, Target, lane::Lane};
+use super::{LinkError, Links, Target, codes::Close, lane::Lane};
 use crate::model::{backoff::Backoff, limits};
 
 /// Dials one peer for as long as it is wanted; ends when `target` is dropped.
@@ -34,26 +34,59 @@ pub(super) async fn keep(links: Links, mut target: watch::Receiver<Target>) {
             continue;
         }
         backoff.dialled(links.0.clock.now());
-        match attempt(&links, &wanted).await {
+        let dialled = match attempt(&links, &wanted).await {
             Ok(lane) => {
-                backoff.connected(links.0.clock.now());
-                links.forget_dial_failure(&wanted.cluster);
                 // Settling may still find a duplicate; the registry then shows the lane that lives.
-                if links.0.events.send(lane).await.is_err() {
+                if links.0.events.send(lane.clone()).await.is_err() {
                     return;
                 }
-                continue;
+                accepted(&lane).await
             }
-            Err(error) => links.note_dial_failure(&wanted.cluster, &error),
+            Err(error) => Err(error),
+        };
+        match dialled {
+            Ok(()) => {
+                backoff.connected(links.0.clock.now());
+                links.forget_dial_failure(&wanted.cluster);
+            }
+            // Both dialled, and the other lane lives.
+            Err(_) if links.0.registry.has(&wanted.cluster) => {}
+            Err(error) => {
+                links.note_dial_failure(&wanted.cluster, &error);
+                let next = backoff.failed(links.0.clock.now(), &mut links.0.clock.rng());
+                if !pause(&links, &mut target, &mut changes, Instant::from_std(next)).await {
+                    return;
+                }
+            }
         }
-        let next = backoff.failed(links.0.clock.now(), &mut links.0.clock.rng());
-        let linked = linked(|| links.0.registry.has(&wanted.cluster), &mut changes);
-        tokio::select! {
-            biased;
-            ended = target.changed() => if ended.is_err() { return },
-            () = linked => {}
-            () = sleep_until(Instant::from_std(next)) => {}
-        }
+    }
+}
+
+/// Waits for the other side's word. The dialling side's handshake ends before the other side has judged its
+/// certificate, so only a settled lane is one.
+async fn accepted(lane: &Lane) -> Result<(), LinkError> {
+    let error = tokio::select! {
+        biased;
+        () = lane.wait_up() => return Ok(()),
+        error = lane.closed() => error,
+    };
+    Err(LinkError::Handshake { address: lane.address(), error })
+}
+
+/// Waits until `next`, or until a link came about by other means, or the peer is to be dialled differently.
+/// Other peers' links change nothing. `false` when the peer is no longer wanted.
+async fn pause(
+    links: &Links,
+    target: &mut watch::Receiver<Target>,
+    changes: &mut watch::Receiver<u64>,
+    next: Instant,
+) -> bool {
+    let cluster = target.borrow().cluster.clone();
+    tokio::select! {
+        biased;
+        ended = target.changed() => ended.is_ok(),
+        () = linked(|| links.0.registry.has(&cluster), changes) => true,
+        () = sleep_until(next) => true,
     }
 }
 
@@ -86,7 +119,7 @@ async fn attempt(links: &Links, target: &Target) -> Result<Arc<Lane>, LinkError>
             match dial_on_some_shard(links, target, address).await {
                 Ok(lane) if links.0.registry.claim(&lane) => return Ok(lane),
                 Ok(lane) => {
-                    lane.close(super::codes::Close::Duplicate);
+                    lane.close(Close::Duplicate);
                     last = LinkError::Duplicate;
                 }
                 Err(error) => last = error,
