@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{args::ConfigVerb, output};
+use super::{args::ConfigVerb, output, render::count};
 use crate::{
     config::{Config, FileText, Overrides},
     model::code::{Code, Problem},
@@ -13,8 +13,8 @@ pub(super) fn run(verb: &ConfigVerb) -> Result<(), Problem> {
     match verb {
         ConfigVerb::Validate { file } => {
             let config = read(Some(file))?;
-            let exports = config.exports.len();
-            output::line(&format!("{} is valid: {exports} exports", file.display()));
+            let exports = count(config.exports.len(), "export");
+            output::line(&format!("{} is valid: {exports}", file.display()));
         }
         ConfigVerb::Schema => output::line(Config::schema_json().trim_end()),
         ConfigVerb::Show { file } => output::line(read(file.as_deref())?.show().trim_end()),

@@ -14,6 +14,7 @@ use super::{
     args::{RunArgs, SharedArgs},
     client::state_folder,
     config, join, output,
+    render::count,
 };
 use crate::{
     clock::Clock,
@@ -131,15 +132,25 @@ fn announce(summary: &Summary, joining: bool) {
     output::line(&format!("socket        {}", addresses.socket));
     let age = summary.catalog_age.map(|age| format!(", catalog {} s old", age.as_secs())).unwrap_or_default();
     output::line(&format!(
-        "state         {}   {} peers, {} exports{age}",
-        summary.state, summary.peers, summary.exports
+        "state         {}   {}, {}{age}",
+        summary.state,
+        count(summary.peers, "peer"),
+        count(summary.exports, "export")
     ));
     let state = &summary.state;
     output::line(&match (joining, summary.peers) {
         (true, _) => "joining ...".to_owned(),
-        (false, 0) => format!("next          tombolo --state {state} token create"),
+        (false, 0) => {
+            format!("next          tombolo --state {state} token create{}", allowing(&addresses.quic))
+        }
         (false, _) => format!("next          tombolo --state {state} status"),
     });
+}
+
+/// What a token needs to be issued by a gateway that only this host can reach.
+fn allowing(quic: &str) -> &'static str {
+    let here = quic.parse::<std::net::SocketAddr>().is_ok_and(|address| address.ip().is_loopback());
+    if here { " --allow-private" } else { "" }
 }
 
 async fn tell_join(daemon: Arc<Daemon>, token: String) {

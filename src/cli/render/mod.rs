@@ -23,4 +23,5 @@ pub(crate) use self::{
     services::{service, services},
     status::status,
     tokens::{new_token, tokens},
+    words::count,
 };

@@ -125,7 +125,7 @@ fn root_ends(peer: &PeerStatus, now: Timestamp) -> String {
 
 fn link(link: &LinkStatus) -> String {
     format!(
-        "{} for {}, to gateway {} at {}, dialled by {}; rtt {}, loss {:.1}%, heard {} ago, hears us {} ago, {}",
+        "{}, made {} ago, to gateway {} at {}, dialled by {}; rtt {}, loss {:.1}%, heard {} ago, hears us {} ago, {}",
         link.state,
         age(link.up_ms),
         link.gateway,

@@ -154,7 +154,7 @@ fn one_peer_shows_all_there_is() {
     fingerprint    81f0 03cc 5e1a 2290
     root ends      364d
     endpoints      203.0.113.10:7443
-    link           up for 3d4h, to gateway w1 at 203.0.113.10:7443, dialled by us; rtt 3.1ms, loss 0.2%, heard 120ms ago, hears us 1s ago, 1 stream
+    link           up, made 3d4h ago, to gateway w1 at 203.0.113.10:7443, dialled by us; rtt 3.1ms, loss 0.2%, heard 120ms ago, hears us 1s ago, 1 stream
     services       14 taken from it, 9 told to it
     catalog        current
     ");

@@ -134,7 +134,7 @@ pub(super) fn fields<const N: usize>(rows: [(&str, String); N]) -> String {
 }
 
 /// `1 service`, `2 services`.
-pub(super) fn count(number: usize, thing: &str) -> String {
+pub(crate) fn count(number: usize, thing: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
