@@ -18,6 +18,18 @@ fn the_page_of_metrics_lists_every_family() {
     same_page("docs/reference/metrics.md", &page);
 }
 
+#[test]
+fn the_page_of_the_command_line_is_what_the_verbs_say() {
+    same_page("docs/reference/cli.md", &tombolo::cli::reference_page());
+}
+
+#[test]
+fn the_page_of_the_config_file_is_what_the_table_of_keys_says() {
+    let page = tombolo::config::reference_page();
+    assert!(!page.contains("null"), "a default that is not there is left out");
+    same_page("docs/reference/config.md", &page);
+}
+
 #[expect(clippy::disallowed_methods, reason = "writes a page of the source tree, only when asked to")]
 fn same_page(name: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

@@ -13,6 +13,7 @@ mod config;
 mod demo;
 mod join;
 mod output;
+mod reference;
 mod render;
 mod run;
 mod verbs;
@@ -21,6 +22,7 @@ mod verbs;
 mod tests;
 
 pub use client::state_folder;
+pub use reference::reference_page;
 
 use self::{
     args::{Cli, Output, SharedArgs, Verb},

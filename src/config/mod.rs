@@ -15,6 +15,7 @@ use crate::model::{
 mod export;
 mod keys;
 mod load;
+mod reference;
 mod sections;
 mod source;
 pub mod value;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use export::{ExportFlags, ExportSpec, PortSpec};
 pub use load::{FileText, Overrides};
+pub use reference::reference_page;
 pub use sections::{
     Advertise, Affinity, Caller, DefaultGrant, Empty, Failover, Grant, GrantMode, Import, ImportAction,
     Introductions, Limits, Listen, Lives, Names,
