@@ -23,6 +23,25 @@ pub fn dns_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
     only(group::open_tcp(addr, 1)?).and_then(TcpListener::from_std)
 }
 
+/// Both sockets of DNS on one address. With port 0, UDP takes a free one and TCP the same; where TCP finds
+/// it taken, the next one is tried.
+///
+/// # Errors
+/// As [`dns_udp`].
+pub fn dns_pair(addr: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+    const TRIES: usize = 32;
+    let mut last = io::Error::from(io::ErrorKind::AddrInUse);
+    for _ in 0..TRIES {
+        let udp = dns_udp(addr)?;
+        match dns_tcp(udp.local_addr()?) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(error) if addr.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => last = error,
+            Err(error) => return Err(error),
+        }
+    }
+    Err(last)
+}
+
 /// The one member of a group of one.
 fn only<T>(mut group: Vec<T>) -> io::Result<T> {
     group.pop().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
