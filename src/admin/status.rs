@@ -51,6 +51,7 @@ fn warnings(parts: &Parts, state: &State, now: Timestamp) -> Vec<Problem> {
     let roots = state.peers.values().map(|peer| (&peer.cluster, peer.bundle.newest().not_after()));
     warnings.extend(std::iter::once(own).chain(roots).filter_map(|(cluster, end)| root(cluster, end, now)));
     warnings.extend(listeners(parts));
+    warnings.extend(moved(parts));
     warnings
 }
 
@@ -80,6 +81,24 @@ fn listeners(parts: &Parts) -> Vec<Problem> {
         Problem::new(code, format!("no listener on {}{more}", places[0]))
     };
     failed.into_iter().map(told).collect()
+}
+
+/// Listeners that stand on another port than the service's, as one warning.
+fn moved(parts: &Parts) -> Option<Problem> {
+    let bindings = parts.ledger.bindings();
+    let mut moved = bindings
+        .values()
+        .filter(|binding| binding.state == BindingState::Listening && binding.bound_port != binding.port);
+    let first = moved.next()?;
+    let more = match moved.count() {
+        0 => String::new(),
+        count => format!(", and {count} more likewise"),
+    };
+    let message = format!(
+        "{}:{} may not be bound, {} serves it and SRV records say so{more}",
+        first.ip, first.port, first.bound_port
+    );
+    Some(Problem::new(Code::PORT_NEEDS_PRIVILEGE, message))
 }
 
 /// Sets the figures that mirror the status.

@@ -49,7 +49,12 @@ fn check_free(spec: &ExportSpec, name: &ServiceName, state: &State, config: &Con
     let in_state = state.exports.get(name).is_some_and(|export| export.source == ExportSource::State);
     if in_state {
         let place = config.place_of_export(name).unwrap_or(&spec.place);
-        return Err(ExportSpec::declared_twice(name, place, STATE_FOLDER));
+        // Without a gateway that runs, the command that takes it out of the state folder is of no use.
+        let fix = format!(
+            "leave it out of {place}; to keep that one, run `tombolo unexport {}.{}` first",
+            name.name, name.namespace
+        );
+        return Err(ExportSpec::declared_twice(name, place, STATE_FOLDER).with_fix(fix));
     }
     Ok(())
 }

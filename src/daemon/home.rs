@@ -232,15 +232,23 @@ impl Home {
     }
 }
 
-/// The name of the `number`th place: the existing ones in order, then a new one.
+/// The name of the `number`th place: the existing ones as they were made, then a new one. So a second
+/// gateway that ran once does not take the first one's turn after a restart.
 fn place_name(root: &Path, number: usize, clock: &Clock) -> String {
-    let mut places: Vec<String> = std::fs::read_dir(root.join("gateways"))
+    let folder = root.join("gateways");
+    let mut places: Vec<String> = std::fs::read_dir(&folder)
         .into_iter()
         .flatten()
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
         .filter(|name| GatewayId::parse(name).is_ok())
         .collect();
-    places.sort_unstable();
+    // Its keys are written once; a place without any was never served from, and comes last.
+    let made =
+        |name: &String| std::fs::metadata(folder.join(name).join("quic.keys")).and_then(|it| it.modified());
+    places.sort_by_cached_key(|name| match made(name) {
+        Ok(at) => (0, Some(at), name.clone()),
+        Err(_) => (1, None, name.clone()),
+    });
     places
         .get(number - 1)
         .cloned()

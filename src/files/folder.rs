@@ -48,7 +48,12 @@ impl Folder {
         let folder = Self { root: root.into() };
         let root = &folder.root;
         let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700).create(root).map_err(failed("create", root))?;
+        builder.recursive(true).mode(0o700).create(root).map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                unreadable(root)(io::Error::new(io::ErrorKind::NotADirectory, "a file is in its place"))
+            }
+            _ => failed("create", root)(error),
+        })?;
         let version = root.join("version");
         let found = match fs::read(&version) {
             Ok(text) => Some(text),

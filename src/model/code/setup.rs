@@ -35,7 +35,7 @@ codes! {
         "restart the gateway, or set the value back";
     COMMAND_TIMED_OUT = 1011, "no answer in time",
         "The gateway took the request but did not finish in the time the command waits.",
-        "look at `tombolo status`, then try again with a longer `--wait`";
+        "look at `tombolo status`, then try again with a longer `--timeout`";
     NO_SUCH_EXPORT = 1012, "no such export",
         "This cluster does not export that name.",
         "list what is exported with `tombolo services`";
