@@ -19,7 +19,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{Config, ExportFlags, ExportSpec, Overrides},
-    daemon::{Daemon, Home, Launch, Summary},
+    daemon::{self, Daemon, Home, Launch, Summary},
     model::{
         code::{Code, Problem},
         limits,
@@ -42,12 +42,16 @@ pub(super) async fn run(args: &RunArgs, shared: &SharedArgs) -> Result<(), Probl
     let (_, open_files) = net::raise_open_files()
         .map_err(|error| Problem::new(Code::PART_FAILED, format!("the limit of open files: {error}")))?;
     let clock = Clock::system();
-    let home = Home::claim(&state_folder(shared.state.as_deref()), &clock)?;
+    let state = state_folder(shared.state.as_deref());
+    daemon::check(&config, &net::Os, &state)?;
+    let home = Home::claim(&state, &clock)?;
     let socket = Path::new(&home.place).join(home.folder()).join("admin.sock");
     let shutdown = Shutdown::new();
     let tasks = Tasks::new(shutdown.clone());
     let shards = Shards::threads(Shards::count_default(), &tasks, clock.now())
         .map_err(|error| Problem::new(Code::PART_FAILED, format!("no threads could be started: {error}")))?;
+    // From here on a signal is kept until the gateway can follow it; before, it simply ends us.
+    let signals = Signals::catch()?;
     let launch = Launch {
         config,
         home,
@@ -60,7 +64,7 @@ pub(super) async fn run(args: &RunArgs, shared: &SharedArgs) -> Result<(), Probl
         open_files,
     };
     let daemon = Arc::new(Daemon::start(launch, socket).await?);
-    tasks.spawn_transient("signals", follow_signals(shutdown, daemon.clone(), args.clone()));
+    tasks.spawn_transient("signals", follow_signals(signals, shutdown, daemon.clone(), args.clone()));
     announce(&daemon.summary(), token.is_some());
     if let Some(token) = token {
         tasks.spawn_transient("join", tell_join(daemon.clone(), token));
@@ -167,14 +171,7 @@ async fn tell_join(daemon: Arc<Daemon>, token: String) {
     tokio::join!(joining, telling);
 }
 
-async fn follow_signals(shutdown: Shutdown, daemon: Arc<Daemon>, args: RunArgs) {
-    let catch = |kind| signal(kind).inspect_err(|error| tracing::warn!(%error, "a signal cannot be caught"));
-    let (Ok(terminate), Ok(interrupt), Ok(hang_up)) =
-        (catch(SignalKind::terminate()), catch(SignalKind::interrupt()), catch(SignalKind::hangup()))
-    else {
-        return;
-    };
-    let mut signals = Signals { terminate, interrupt, hang_up };
+async fn follow_signals(mut signals: Signals, shutdown: Shutdown, daemon: Arc<Daemon>, args: RunArgs) {
     let hard = shutdown.hard();
     tokio::pin!(hard);
     loop {
@@ -198,6 +195,19 @@ struct Signals {
 }
 
 impl Signals {
+    fn catch() -> Result<Self, Problem> {
+        let catch = |kind| {
+            signal(kind).map_err(|error| {
+                Problem::new(Code::PART_FAILED, format!("a signal cannot be caught: {error}"))
+            })
+        };
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+            hang_up: catch(SignalKind::hangup())?,
+        })
+    }
+
     async fn next(&mut self) -> &'static str {
         tokio::select! {
             biased;

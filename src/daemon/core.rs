@@ -143,7 +143,9 @@ impl Core {
         let ledger = Ledger::new(clock.clone());
         let ground = Ground { config, home, net, clock, tasks, shards, security, store, ledger };
         let inbound = ground.inbound();
-        let (links, arrivals) = ground.open_links(quic_keys, &inbound).await?;
+        let opened = ground.open_links(quic_keys, &inbound).await;
+        // Told before the parts are dropped: what ends now ends because of this.
+        let (links, arrivals) = opened.inspect_err(|_| ground.tasks.shutdown().stop("not started"))?;
         let ours = ground.ours(&links, &interfaces);
         let peers = ground.start_peers(&links, ours.clone(), arrivals);
         let proxy = ground.start_proxy(&links, inbound, open_files)?;

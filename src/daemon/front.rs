@@ -1,6 +1,6 @@
 //! The front doors of a gateway: DNS, the admin socket, health and metrics.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use rand::RngExt;
 
@@ -27,18 +27,21 @@ impl Front {
         socket: PathBuf,
     ) -> Result<Self, Problem> {
         let listen = &core.config.listen;
-        let dns_udp = net::dns_udp(listen.dns).map_err(|error| address_problem("dns", listen.dns, &error))?;
-        // Port 0 took a free one over UDP; TCP answers on the same.
+        let (dns_udp, dns_tcp) =
+            net::dns_pair(listen.dns).map_err(|error| address_problem("dns", listen.dns, &error))?;
         let dns_address = dns_udp.local_addr().unwrap_or(listen.dns);
-        let dns_tcp =
-            net::dns_tcp(dns_address).map_err(|error| address_problem("dns", dns_address, &error))?;
         let opened = core.net.tcp_listen(listen.admin, 1);
         let admin_tcp = opened
             .map_err(|error| address_problem("admin", listen.admin, &error))?
             .pop()
             .ok_or_else(|| Problem::new(Code::ADDRESS_IN_USE, "admin has no socket"))?;
         let unix = net::unix_listen(&socket).map_err(|error| {
-            Problem::new(Code::STATE_PATH_TOO_LONG, format!("{}: {error}", socket.display()))
+            let code = match error.kind() {
+                io::ErrorKind::InvalidInput => Code::STATE_PATH_TOO_LONG,
+                io::ErrorKind::AddrInUse => Code::STATE_LOCKED,
+                _ => Code::STATE_NOT_WRITABLE,
+            };
+            Problem::new(code, format!("the admin socket {}: {error}", socket.display()))
         })?;
         let addresses = Addresses {
             quic: core.links.address().map(|address| address.to_string()).unwrap_or_default(),

@@ -3,6 +3,7 @@
 //! [`core`] holds what makes a gateway; this file adds its front doors (DNS, admin), what it says when it is
 //! ready, and the order in which it ends.
 
+mod check;
 pub mod core;
 mod exports;
 mod front;
@@ -17,6 +18,7 @@ use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use self::front::Front;
 pub use self::{
+    check::check,
     core::{Core, Launch},
     home::Home,
 };
@@ -78,7 +80,9 @@ impl Daemon {
         let readiness = Readiness::new();
         let starting = readiness.register("start");
         let core = Arc::new(Core::start(launch).await?);
-        let front = Front::open(core.clone(), readiness, socket).await?;
+        let opened = Front::open(core.clone(), readiness, socket).await;
+        // Told before the parts are dropped: what ends now ends because of this.
+        let front = opened.inspect_err(|_| core.tasks.shutdown().stop("not started"))?;
         drop(starting);
         Ok(Self { core, front })
     }
@@ -149,12 +153,15 @@ impl Daemon {
 /// Why an address could not be taken, as a problem that names the key to change.
 fn address_problem(listener: &str, address: SocketAddr, error: &io::Error) -> Problem {
     let code = match error.kind() {
-        io::ErrorKind::PermissionDenied => Code::ADDRESS_NOT_ALLOWED,
+        io::ErrorKind::PermissionDenied | io::ErrorKind::AddrNotAvailable => Code::ADDRESS_NOT_ALLOWED,
         _ => Code::ADDRESS_IN_USE,
     };
-    let fix = match code {
-        Code::ADDRESS_NOT_ALLOWED => {
+    let fix = match error.kind() {
+        io::ErrorKind::PermissionDenied => {
             format!("choose a port from 1024 on: listen.{listener} in the config file")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("choose an address of this host, or 0.0.0.0: listen.{listener} in the config file")
         }
         _ => format!("stop what holds it, or choose another address: listen.{listener} in the config file"),
     };
