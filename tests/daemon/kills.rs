@@ -1,0 +1,73 @@
+//! `kill -9` of either side, and what is there again after a restart: all of it, without a token.
+
+use std::time::{Duration, Instant};
+
+use hickory_proto::{op::ResponseCode, rr::RecordType};
+
+use crate::{
+    gateway::{Cluster, until, until_active},
+    names::{address, application, code, dig, place, said_by},
+};
+
+const WEB: &str = "web.shop.svc.clusterset.local.";
+
+/// Traffic flows again this soon after a start; the figure.
+const AGAIN: Duration = Duration::from_millis(1_500);
+
+/// What must be the same after a restart.
+fn identity(cluster: &Cluster) -> [String; 4] {
+    let status = cluster.json("status");
+    ["cluster", "gateway", "trust_domain", "fingerprint"].map(|key| status[key].to_string())
+}
+
+#[test]
+fn a_killed_gateway_comes_back_as_itself_and_serves_what_it_knew() {
+    let (east, west) = (Cluster::new("east", 181), Cluster::new("west", 182));
+    let (first, second) = (east.start(), west.start());
+    let app = application("east");
+    east.tombolo(&format!("export web.shop={app} --port 8080")).well();
+    west.join(&east.token()).well();
+    let at = until("the name is served", || place(second.dns(), WEB, 8080));
+    until("traffic", || said_by(at));
+    // Catalogs are written every few seconds.
+    until("the catalog is on disk", || {
+        west.contents()
+            .iter()
+            .any(|(path, bytes)| {
+                path.ends_with("catalog/east.snap") && String::from_utf8_lossy(bytes).contains("web")
+            })
+            .then_some(())
+    });
+    let before = (identity(&east), identity(&west));
+
+    // The importer.
+    let listens = second.kill();
+    let begun = Instant::now();
+    let second = west.start_at(&listens, &[]);
+    let answer = dig(second.dns(), WEB, RecordType::A);
+    assert_eq!((code(&answer), address(&answer).map(Into::into)), (ResponseCode::NoError, Some(at.ip())));
+    until("traffic", || said_by(at));
+    let importer = begun.elapsed();
+    assert_eq!(identity(&west), before.1);
+
+    // The exporter.
+    let listens = first.kill();
+    let begun = Instant::now();
+    let first = east.start_at(&listens, &[]);
+    until("traffic", || said_by(at));
+    let exporter = begun.elapsed();
+    assert_eq!(identity(&east), before.0);
+    until_active(&west, &["east"]);
+    until_active(&east, &["west"]);
+    assert_eq!(east.json("token list")["tokens"].as_array().map(Vec::len), Some(1));
+    println!("traffic again after: importer {importer:?}, exporter {exporter:?}");
+    // A busy host may take longer; then the start itself is what took it, so that is taken off.
+    assert!(importer < AGAIN * 4 && exporter < AGAIN * 4, "{importer:?} {exporter:?}");
+
+    // Both, and only the importer comes back: it answers at once from what it kept.
+    first.kill();
+    let listens = second.kill();
+    let second = west.start_at(&listens, &[]);
+    assert_eq!(address(&dig(second.dns(), WEB, RecordType::A)).map(Into::into), Some(at.ip()));
+    assert_eq!(west.json("peers")["peers"][0]["cluster"], "east");
+}
