@@ -14,7 +14,10 @@ use quinn::{
     Connection, Endpoint, Incoming, TokioRuntime,
     crypto::rustls::{HandshakeData, QuicClientConfig},
 };
-use tokio::time::timeout;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
 
 use super::{
     LinkError, Links,
@@ -25,7 +28,7 @@ use super::{
 use crate::{
     clock::Clock,
     identity::{ALPN_JOIN, ALPN_PEER, Role, SERVER_NAME, presented_chain},
-    model::{ids::TrustDomain, limits},
+    model::{code::Code, ids::TrustDomain, limits},
     net::QuicSocket,
 };
 
@@ -95,6 +98,7 @@ impl ShardEndpoints {
         let who = authenticate(links, &connection, Role::Server, Some(domain)).inspect_err(|_| {
             connection.close(Close::Unauthenticated.code(), b"");
         })?;
+        transport::widen(&connection);
         Ok(links.adopt(Lane::new(connection, who, true, shard, links.0.clock.now())))
     }
 
@@ -115,23 +119,33 @@ impl ShardEndpoints {
 
     /// Accepts until the endpoint is closed.
     pub(super) async fn accept(self, links: Links, shard: usize) {
+        let half_open_max = (limits::HALF_OPEN_MAX / links.0.shards.count()).max(1);
+        let retry_above = limits::HALF_OPEN_RETRY_ABOVE / links.0.shards.count();
+        let half_open = Arc::new(Semaphore::new(half_open_max));
         while let Some(incoming) = self.listen.accept().await {
-            let demands_retry = self.listen.open_connections() > limits::HALF_OPEN_RETRY_ABOVE
-                && !incoming.remote_address_validated()
-                && incoming.may_retry();
+            let unfinished = half_open_max - half_open.available_permits();
+            let demands_retry =
+                unfinished > retry_above && !incoming.remote_address_validated() && incoming.may_retry();
             if demands_retry {
                 // A sender that cannot receive at its address gets no further.
                 let _ = incoming.retry();
                 continue;
             }
+            let Ok(permit) = half_open.clone().try_acquire_owned() else {
+                tracing::debug!(address = %incoming.remote_address(), code = %Code::HANDSHAKES_LIMIT, "refused");
+                incoming.refuse();
+                continue;
+            };
             let shards = links.0.shards.clone();
-            shards.spawn_transient(shard, "handshake", welcome(links.clone(), shard, incoming));
+            let welcomed = welcome(links.clone(), shard, incoming, permit);
+            shards.spawn_transient(shard, "handshake", welcomed);
         }
     }
 }
 
-/// Brings one incoming handshake to its end and hands the connection to whom it concerns.
-async fn welcome(links: Links, shard: usize, incoming: Incoming) {
+/// Brings one incoming handshake to its end and hands the connection to whom it concerns. It counts as half
+/// open until `Hello` is settled, or a joiner's request is waiting to be heard.
+async fn welcome(links: Links, shard: usize, incoming: Incoming, _half_open: OwnedSemaphorePermit) {
     let address = incoming.remote_address();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
@@ -151,7 +165,14 @@ async fn welcome(links: Links, shard: usize, incoming: Incoming) {
         Some(protocol) if protocol == ALPN_PEER => {
             match authenticate(&links, &connection, Role::Client, None) {
                 Ok(who) => {
-                    links.adopt(Lane::new(connection, who, false, shard, links.0.clock.now()));
+                    transport::widen(&connection);
+                    let lane = links.adopt(Lane::new(connection, who, false, shard, links.0.clock.now()));
+                    tokio::select! {
+                        biased;
+                        // One that says nothing is closed after a while.
+                        _ = lane.closed() => {}
+                        () = lane.wait_up() => {}
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%address, %error, "a connection was refused");

@@ -14,21 +14,28 @@ use crate::{clock::Clock, model::limits};
 /// leaves the most to chance (RFC 9000 section 7.2 asks for 8 at least).
 const FIRST_ID_BYTES: usize = 20;
 
-/// Settings of a connection, the same for both directions of dialling.
+/// Settings of a connection, the same for both directions of dialling. Until the other side is known it may
+/// send little: [`widen`] gives it the rest.
 pub(super) fn transport() -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = VarInt::from_u64(limits::IDLE_TIMEOUT.as_millis() as u64).unwrap_or(VarInt::MAX);
     config
         .max_idle_timeout(Some(IdleTimeout::from(idle)))
         .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
-        .max_concurrent_bidi_streams(VarInt::from_u32(limits::BIDI_STREAMS_MAX))
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits::UNPROVEN_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u64(limits::STREAM_WINDOW_BYTES).unwrap_or(VarInt::MAX))
-        .receive_window(VarInt::from_u64(limits::CONNECTION_WINDOW_BYTES).unwrap_or(VarInt::MAX))
+        .receive_window(VarInt::from_u32(limits::UNPROVEN_WINDOW_BYTES))
         .send_window(limits::CONNECTION_WINDOW_BYTES_MAX)
         .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES);
     config
+}
+
+/// Lets a gateway that has proven who it is send as a peer may.
+pub(super) fn widen(connection: &quinn::Connection) {
+    connection.set_receive_window(VarInt::from_u64(limits::CONNECTION_WINDOW_BYTES).unwrap_or(VarInt::MAX));
+    connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BIDI_STREAMS_MAX));
 }
 
 /// Settings of a shard's endpoint.

@@ -131,6 +131,10 @@ pub const OUTLIERS_MAX: usize = 16_384;
 pub const CONNECTION_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 /// Connection window at most.
 pub const CONNECTION_WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Connection window of somebody who has not proven who he is: two of the largest join messages.
+pub const UNPROVEN_WINDOW_BYTES: u32 = 128 * 1024;
+/// Streams he may have open: one for a join, and control and catalog of a peer without another round trip.
+pub const UNPROVEN_STREAMS_MAX: u32 = 4;
 /// Window of one QUIC stream.
 pub const STREAM_WINDOW_BYTES: u64 = 1_250_000;
 /// Window of the HTTP/2 inside a control or catalog stream.
