@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{LinkError, Links, Target, codes::Close, lane::Lane};
-use crate::model::{backoff::Backoff, limits};
+use crate::model::{backoff::Backoff, limits, reach::may_dial};
 
 /// Dials one peer for as long as it is wanted; ends when `target` is dropped.
 pub(super) async fn keep(links: Links, mut target: watch::Receiver<Target>) {
@@ -116,6 +116,10 @@ async fn attempt(links: &Links, target: &Target) -> Result<Arc<Lane>, LinkError>
             }
         };
         for address in addresses {
+            if !may_dial(address.ip(), links.0.on_loopback) {
+                last = LinkError::Denied { address };
+                continue;
+            }
             match dial_on_some_shard(links, target, address).await {
                 Ok(lane) if links.0.registry.claim(&lane) => return Ok(lane),
                 Ok(lane) => {

@@ -97,6 +97,12 @@ pub enum LinkError {
         /// The identity it proved.
         identity: SpiffeId,
     },
+    /// A peer announced an address inside this host or on its wire.
+    #[error("{address} is no address a peer may send us to")]
+    Denied {
+        /// The address.
+        address: SocketAddr,
+    },
     /// Another lane to the same gateway exists.
     #[error("another lane to this gateway exists")]
     Duplicate,
@@ -184,6 +190,8 @@ struct Inner {
     calls: mpsc::Sender<CallStream<Caller>>,
     joins: mpsc::Sender<Connection>,
     serve_tcp: ServeTcp,
+    /// Peers may be on this very host only if this gateway can be reached there only.
+    on_loopback: bool,
     registry: Registry,
     endpoints: OnceLock<Vec<ShardEndpoints>>,
     directory: ArcSwap<BTreeMap<TrustDomain, ClusterId>>,
@@ -217,6 +225,7 @@ impl Links {
             calls: parts.calls,
             joins: parts.joins,
             serve_tcp: parts.serve_tcp,
+            on_loopback: address.ip().to_canonical().is_loopback(),
             registry: Registry::new(parts.own),
             endpoints: OnceLock::new(),
             directory: ArcSwap::default(),

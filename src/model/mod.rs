@@ -17,6 +17,7 @@ pub mod open;
 pub mod outlier;
 pub mod peer_state;
 pub mod policy;
+pub mod reach;
 pub mod replication;
 pub mod session;
 pub mod state;

@@ -16,6 +16,7 @@ use crate::{
         code::{Code, Problem},
         ids::Timestamp,
         limits,
+        reach::is_link_local,
         state::{Event, State},
         token::{
             Token, TokenId, TokenSecret,
@@ -175,11 +176,4 @@ pub fn is_routable(ip: IpAddr) -> bool {
 fn is_carrier_nat(ip: Ipv4Addr) -> bool {
     let [first, second, ..] = ip.octets();
     first == 100 && (64..128).contains(&second)
-}
-
-fn is_link_local(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    }
 }
