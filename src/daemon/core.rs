@@ -225,6 +225,7 @@ impl Ground {
             dialled,
             calls,
             joins,
+            opens_per_second: self.config.limits.opens_per_second,
             serve_tcp: inbound.serve_tcp(),
         };
         let address = self.config.listen.quic;

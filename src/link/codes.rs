@@ -78,7 +78,7 @@ pub enum Reset {
     Unsupported,
     /// A rule no longer allows it.
     Policy,
-    /// A limit was reached.
+    /// A limit was reached; nothing of the stream was read.
     Limit,
 }
 
@@ -100,6 +100,12 @@ impl Reset {
         let found = Self::TABLE.iter().find(|row| row.0 == self);
         VarInt::from_u32(found.map_or(0x500, |row| row.1))
     }
+
+    /// What a code of the other side means, if it is one of ours.
+    #[must_use]
+    pub fn of(code: VarInt) -> Option<Self> {
+        Self::TABLE.iter().find(|row| u64::from(row.1) == code.into_inner()).map(|row| row.0)
+    }
 }
 
 #[cfg(test)]
@@ -113,6 +119,7 @@ mod tests {
         }
         for (index, row) in Reset::TABLE.iter().enumerate() {
             assert!(Reset::TABLE[..index].iter().all(|other| other.1 != row.1));
+            assert_eq!(Reset::of(row.0.code()), Some(row.0));
         }
     }
 }

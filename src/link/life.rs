@@ -14,6 +14,7 @@ use super::{
     Caller, Links,
     codes::{Close, Reset},
     lane::{Lane, LaneFigures},
+    opens::OpenPace,
     stream::{CallStream, Kind, Reader, Writer},
 };
 use crate::model::{
@@ -39,8 +40,14 @@ pub(super) async fn run(links: Links, lane: Arc<Lane>) {
 
 /// Takes the other side's streams until the connection ends.
 async fn accept(links: Links, lane: Arc<Lane>) {
+    let mut pace = OpenPace::new(links.0.opens_per_second, links.0.clock.now());
     while let Ok((send, recv)) = lane.connection.accept_bi().await {
-        let (writer, reader) = (Writer::new(send), Reader::new(recv));
+        let (mut writer, mut reader) = (Writer::new(send), Reader::new(recv));
+        if !pace.admits(links.0.clock.now()) {
+            // Nothing of it was read, so the other side may go elsewhere with it.
+            refuse(&mut writer, &mut reader, Reset::Limit);
+            continue;
+        }
         let served = serve(links.clone(), lane.clone(), writer, reader);
         links.0.shards.spawn_transient(lane.shard(), "stream", served);
     }

@@ -10,6 +10,7 @@ mod dial;
 mod endpoint;
 mod lane;
 mod life;
+mod opens;
 mod registry;
 pub mod stream;
 mod sweep;
@@ -161,6 +162,8 @@ pub struct Parts {
     pub calls: mpsc::Sender<CallStream<Caller>>,
     /// Connections that came to join.
     pub joins: mpsc::Sender<Connection>,
+    /// Streams a peer may open on one lane in one second.
+    pub opens_per_second: u32,
     /// Serves proxied streams.
     pub serve_tcp: ServeTcp,
 }
@@ -190,6 +193,7 @@ struct Inner {
     calls: mpsc::Sender<CallStream<Caller>>,
     joins: mpsc::Sender<Connection>,
     serve_tcp: ServeTcp,
+    opens_per_second: u32,
     /// Peers may be on this very host only if this gateway can be reached there only.
     on_loopback: bool,
     registry: Registry,
@@ -225,6 +229,7 @@ impl Links {
             calls: parts.calls,
             joins: parts.joins,
             serve_tcp: parts.serve_tcp,
+            opens_per_second: parts.opens_per_second,
             on_loopback: address.ip().to_canonical().is_loopback(),
             registry: Registry::new(parts.own),
             endpoints: OnceLock::new(),

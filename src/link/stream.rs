@@ -72,6 +72,17 @@ pub enum StreamError {
     Write(#[from] WriteError),
 }
 
+impl StreamError {
+    /// Why the other side reset the stream or stopped reading it, if it did.
+    #[must_use]
+    pub fn reset(&self) -> Option<Reset> {
+        match self {
+            Self::Read(ReadError::Reset(code)) | Self::Write(WriteError::Stopped(code)) => Reset::of(*code),
+            _ => None,
+        }
+    }
+}
+
 /// The sending half. Dropping it without [`Writer::finish`] resets the stream.
 #[derive(Debug)]
 pub struct Writer {

@@ -21,10 +21,11 @@ use crate::{
     link::{
         Lane, StreamGuard,
         codes::Reset,
-        stream::{Kind, PRIORITY_DATA, Reader, Writer},
+        stream::{Kind, PRIORITY_DATA, Reader, StreamError, Writer},
     },
     model::{
         catalog::Export,
+        code::Code,
         failover::Target,
         limits::OPEN_REPLY_BYTES_MAX,
         liveness::LinkState,
@@ -184,8 +185,8 @@ pub(super) fn peer(
         sent.store(true, Ordering::Relaxed);
         let Some((writer, reader)) = &mut stream.0 else { return Ending::Unsent };
         writer.set_priority(PRIORITY_DATA);
-        if writer.write_chunk(opening.freeze()).await.is_err() {
-            return Ending::Broken;
+        if let Err(error) = writer.write_chunk(opening.freeze()).await {
+            return broken(&error.into());
         }
         let reply = reader.read_message::<v1::OpenReply>(OPEN_REPLY_BYTES_MAX).await;
         match reply.map(|reply| reply.outcome) {
@@ -200,9 +201,19 @@ pub(super) fn peer(
                 code: refused.code,
                 reason: refused.reason,
             },
-            Ok(None) | Err(_) => Ending::Broken,
+            Ok(None) => Ending::Broken,
+            Err(error) => broken(&error),
         }
     })
+}
+
+/// A stream that was turned away unread was refused; of any other nobody knows how far it came.
+fn broken(error: &StreamError) -> Ending {
+    if error.reset() != Some(Reset::Limit) {
+        return Ending::Broken;
+    }
+    let code = Code::OPEN_RATE_LIMIT;
+    Ending::Refused { origin: Origin::Limit, code: code.to_string(), reason: code.info().title.to_owned() }
 }
 
 /// A stream whose attempt was given up tells so when it is dropped.

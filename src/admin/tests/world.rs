@@ -280,6 +280,7 @@ async fn links(identity: &Identity, svid: Arc<CurrentSvid>, clock: &Clock, tasks
         dialled: mpsc::channel(1).0,
         calls: mpsc::channel(1).0,
         joins: mpsc::channel(1).0,
+        opens_per_second: crate::model::limits::OPENS_PER_SECOND_MAX,
         serve_tcp: Arc::new(|_, _, _| Box::pin(std::future::ready(()))),
     };
     Links::start(parts, "127.0.0.1:0".parse().expect("an address")).await.expect("links")

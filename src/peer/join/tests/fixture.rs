@@ -88,6 +88,7 @@ pub(super) async fn gateway(cluster: &str) -> Gateway {
         dialled: mpsc::channel(1).0,
         calls: mpsc::channel(1).0,
         joins,
+        opens_per_second: limits::OPENS_PER_SECOND_MAX,
         serve_tcp: Arc::new(|_, _, _| Box::pin(async {})),
     };
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
