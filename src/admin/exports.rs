@@ -70,6 +70,7 @@ fn judge(
     if !decision.allowed {
         return Err(Problem::new(Code::NAME_RESERVED, format!("{name}: {}", decision.reason)));
     }
+    spec.check_carried()?;
     let known = state.exports.get(&name);
     if let Some(known) = known.filter(|known| known.source != ExportSource::State) {
         let there = place(known.source);

@@ -145,6 +145,18 @@ impl ExportSpec {
         }
     }
 
+    /// Whether this release carries it.
+    ///
+    /// # Errors
+    /// [`Code::SETTING_NOT_SERVED`] for a UDP port: its traffic would go nowhere.
+    pub fn check_carried(&self) -> Result<(), Problem> {
+        if self.ports.iter().all(|port| port.protocol == Protocol::Tcp) {
+            return Ok(());
+        }
+        let message = format!("{} has a UDP port, and this release carries TCP only", self.service_name());
+        Err(Problem::new(Code::SETTING_NOT_SERVED, message).with_fix("export its TCP ports only"))
+    }
+
     /// The problem of one name declared in two places.
     #[must_use]
     pub fn declared_twice(name: &ServiceName, first: &str, second: &str) -> Problem {

@@ -31,7 +31,9 @@ pub fn check(config: &Config, net: &dyn Net, state: &Path) -> Result<(), Problem
     settings::callers(config, &anybody)?;
     ZoneName::parse(&config.names.zone)
         .map_err(|error| Problem::new(Code::CONFIG_VALUE_INVALID, format!("names.zone: {error}")))?;
-    for name in config.exports.iter().map(crate::config::ExportSpec::service_name) {
+    for spec in &config.exports {
+        spec.check_carried()?;
+        let name = spec.service_name();
         let decision = policy::may_export(&name);
         if !decision.allowed {
             let message = format!("{name} cannot be exported: {}", decision.reason);

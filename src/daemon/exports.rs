@@ -27,6 +27,7 @@ pub(super) fn events(config: &Config, state: &State, clock: &Clock) -> Result<Ve
     for spec in &config.exports {
         let name = spec.service_name();
         check_free(spec, &name, state, config)?;
+        spec.check_carried()?;
         let decision = policy::may_export(&name);
         if !decision.allowed {
             return Err(Problem::new(

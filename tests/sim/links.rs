@@ -12,7 +12,10 @@ use tombolo::{
     clock::Clock,
     identity::{CurrentSvid, Identity, NewIdentity, Svid, Tls, Trust},
     link::{Links, Parts, QUIC_KEYS_BYTES, QuicKeys, Target},
-    model::ids::{ClusterId, GatewayId, Instance, Timestamp, TrustDomain},
+    model::{
+        ids::{ClusterId, GatewayId, Instance, Timestamp, TrustDomain},
+        limits,
+    },
     supervise::{Shards, Shutdown, Tasks},
 };
 
@@ -87,6 +90,7 @@ impl Side {
             dialled,
             calls,
             joins,
+            opens_per_second: limits::OPENS_PER_SECOND_MAX,
             serve_tcp: Arc::new(|_, _, _| Box::pin(async {})),
         };
         let links = Links::start(parts, SocketAddr::from(([0, 0, 0, 0], PORT))).await.expect("links");
