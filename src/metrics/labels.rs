@@ -8,17 +8,6 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, LabelValueEn
 /// The value of `service` for all services beyond the bound.
 pub(super) const OTHER_SERVICE: &str = "other";
 
-/// What became of a token that was presented.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Redemption {
-    /// A cluster joined.
-    Accepted,
-    /// The same gateway asked again and got the same answer.
-    Repeated,
-    /// Refused.
-    Denied,
-}
-
 /// Which certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Certificate {
@@ -48,7 +37,6 @@ macro_rules! words {
 }
 
 words! {
-    Redemption { Accepted = "accepted", Repeated = "repeated", Denied = "denied" }
     Certificate { Svid = "svid", Root = "root" }
 }
 
@@ -80,25 +68,6 @@ pub(super) struct Connection {
     pub(super) service: String,
     pub(super) dst_cluster: String,
     pub(super) result: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Failover {
-    pub(super) service: String,
-    pub(super) from: String,
-    pub(super) to: String,
-    pub(super) reason: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Error {
-    pub(super) service: String,
-    pub(super) origin: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(super) struct Redeemed {
-    pub(super) result: Redemption,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

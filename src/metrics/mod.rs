@@ -27,12 +27,11 @@ use prometheus_client::{
 use self::{families as family, labels::OTHER_SERVICE};
 pub use self::{
     families::{FAMILIES, FamilyInfo, Kind, reference_page},
-    labels::{Certificate, Redemption},
+    labels::Certificate,
 };
 use crate::model::{
     ids::{ClusterId, ServiceName, Timestamp},
     limits::METRIC_SERVICES_MAX,
-    open::Origin,
 };
 
 /// A gauge of seconds or a share.
@@ -103,9 +102,6 @@ struct Gauges {
 #[derive(Debug)]
 struct Counters {
     connections: Family<labels::Connection, Counter>,
-    failovers: Family<labels::Failover, Counter>,
-    errors: Family<labels::Error, Counter>,
-    redemptions: Family<labels::Redeemed, Counter>,
     dns_queries: Family<labels::Query, Counter>,
     dns_duration: Histogram,
 }
@@ -114,9 +110,6 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             connections: Family::default(),
-            failovers: Family::default(),
-            errors: Family::default(),
-            redemptions: Family::default(),
             dns_queries: Family::default(),
             // 10 us to 0.16 s: an answer is a few map look-ups.
             dns_duration: Histogram::new(exponential_buckets(0.000_01, 4.0, 8)),
@@ -149,9 +142,6 @@ impl Metrics {
         family::CATALOG_AGE.register(&mut registry, gauges.catalog_age.clone());
         family::CERT_EXPIRY.register(&mut registry, gauges.cert_expiry.clone());
         family::CONNECTIONS.register(&mut registry, counters.connections.clone());
-        family::FAILOVERS.register(&mut registry, counters.failovers.clone());
-        family::ERRORS.register(&mut registry, counters.errors.clone());
-        family::REDEMPTIONS.register(&mut registry, counters.redemptions.clone());
         family::DNS_QUERIES.register(&mut registry, counters.dns_queries.clone());
         family::DNS_DURATION.register(&mut registry, counters.dns_duration.clone());
         let services = Mutex::default();
@@ -161,24 +151,6 @@ impl Metrics {
     /// Notes when the process began to serve.
     pub fn started(&self, at: Timestamp) {
         self.0.started.set(i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX));
-    }
-
-    /// An open that was to go to cluster `from` went to `to`, for `reason` out of a fixed set of words.
-    pub fn failover(&self, service: &ServiceName, from: &ClusterId, to: &ClusterId, reason: &'static str) {
-        let (from, to) = (from.to_string(), to.to_string());
-        let label = labels::Failover { service: self.service(service), from, to, reason };
-        self.0.counters.failovers.get_or_create(&label).inc();
-    }
-
-    /// A proxied connection to `service` failed by the fault of `origin`.
-    pub fn error(&self, service: &ServiceName, origin: Origin) {
-        let label = labels::Error { service: self.service(service), origin: origin.as_str() };
-        self.0.counters.errors.get_or_create(&label).inc();
-    }
-
-    /// Somebody presented a token of ours.
-    pub fn redemption(&self, result: Redemption) {
-        self.0.counters.redemptions.get_or_create(&labels::Redeemed { result }).inc();
     }
 
     /// A DNS question was answered; both words are out of fixed sets.

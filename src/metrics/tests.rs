@@ -16,9 +16,6 @@ fn service(name: &str) -> ServiceName {
 fn scraped() -> String {
     let metrics = Metrics::new();
     metrics.started(Timestamp(1_800_000_000_000));
-    metrics.failover(&service("shop/web"), &cluster("east"), &cluster("west"), "link-down");
-    metrics.error(&service("shop/web"), Origin::Timeout);
-    metrics.redemption(Redemption::Accepted);
     metrics.dns("A", "NOERROR", Duration::from_micros(40));
     let lane = LaneFigures {
         up: true,
@@ -89,13 +86,13 @@ fn what_a_scrape_does_not_set_is_gone() {
 
 #[test]
 fn beyond_the_bound_services_count_as_one() {
-    let metrics = Metrics::new();
-    for number in 0..METRIC_SERVICES_MAX + 2 {
-        metrics.error(&service(&format!("shop/s{number}")), Origin::App);
-    }
-    metrics.error(&service("shop/s0"), Origin::App);
-    let text = metrics.encode();
-    assert!(text.contains("tombolo_errors_total{service=\"shop/s0\",origin=\"app\"} 2"));
-    assert!(text.contains("tombolo_errors_total{service=\"other\",origin=\"app\"} 2"));
-    assert_eq!(text.matches("tombolo_errors_total{").count(), METRIC_SERVICES_MAX + 1);
+    let text = Metrics::new().encode_with(|scrape| {
+        for number in 0..METRIC_SERVICES_MAX + 2 {
+            scrape.connections(&service(&format!("shop/s{number}")), None, "limit", 1);
+        }
+        scrape.connections(&service("shop/s0"), None, "limit", 1);
+    });
+    let label = |service: &str| format!("{{service=\"{service}\",dst_cluster=\"\",result=\"limit\"}} 2");
+    assert!(text.contains(&label("shop/s0")) && text.contains(&label("other")), "{text}");
+    assert_eq!(text.matches("tombolo_connections_total{").count(), METRIC_SERVICES_MAX + 1);
 }
