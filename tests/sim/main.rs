@@ -28,8 +28,11 @@ use trace::Entry;
 /// Seeds that are run twice, to see that both runs are the same.
 const TWICE: u64 = 3;
 const SEEDS_DEFAULT: u64 = 20;
+/// Says what was seen, or what was wrong.
+type Test = fn() -> Result<String, String>;
+
 /// What is tested of links alone.
-const LINK_TESTS: [(&str, fn() -> Result<String, String>); 2] =
+const LINK_TESTS: [(&str, Test); 2] =
     [("links_meet_again", links_meet_again), ("refusals_are_taken", refusals_are_taken)];
 
 /// What the command line and the environment ask for.
