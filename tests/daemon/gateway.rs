@@ -106,7 +106,7 @@ impl Cluster {
     }
 
     fn program() -> Command {
-        let mut command = Command::new(assert_cmd::cargo::cargo_bin!("tombolo"));
+        let mut command = Command::new(binary());
         command.env_clear().stdin(Stdio::null());
         command
     }
@@ -196,9 +196,19 @@ impl Cluster {
     /// The same as the user nobody, who owns nothing; only root can do that.
     pub(crate) fn start_as_nobody(&self, more: &[&str]) -> Gateway {
         use std::os::unix::process::CommandExt as _;
-        let mut command = Self::program();
+        let mut command = Command::new(self.binary_for_all());
+        command.env_clear().stdin(Stdio::null());
         command.args(self.run_line(&Listens::free())).args(more).uid(65_534).gid(65_534);
         Gateway::start(command, self.folder.path())
+    }
+
+    /// The program where every user may run it: what built it may be root's alone.
+    pub(crate) fn binary_for_all(&self) -> PathBuf {
+        let copy = self.folder().join("tombolo");
+        if !copy.exists() {
+            fs::copy(binary(), &copy).expect("a copy");
+        }
+        copy
     }
 
     /// A start that is expected to fail.
@@ -215,6 +225,12 @@ impl Cluster {
         collect(&self.state(), &mut found);
         found
     }
+}
+
+/// The program: where the tests were built, or where whoever runs them says that it is.
+fn binary() -> PathBuf {
+    std::env::var_os("CARGO_BIN_EXE_tombolo")
+        .map_or_else(|| env!("CARGO_BIN_EXE_tombolo").into(), PathBuf::from)
 }
 
 fn collect(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {

@@ -106,7 +106,7 @@ fn what_is_no_folder_or_not_ours_cannot_hold_state() {
         // Root reads everything; the user nobody does not.
         use std::os::unix::process::CommandExt as _;
         cluster.start().stop();
-        let mut command = std::process::Command::new(assert_cmd::cargo::cargo_bin!("tombolo"));
+        let mut command = std::process::Command::new(cluster.binary_for_all());
         command.args(words).arg(cluster.state()).uid(65_534).gid(65_534).env_clear();
         let output = command.output().expect("it runs");
         let err = String::from_utf8_lossy(&output.stderr);
