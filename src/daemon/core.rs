@@ -340,8 +340,7 @@ async fn open_store(
     }
     let declared = exports::events(config, &loaded.state, clock)?;
     let store = Store::start(loaded.state, home.persist.clone(), home.folder(), clock.clone(), tasks);
-    for event in declared {
-        store.apply(event).await.map_err(|error| error.problem())?;
-    }
+    // In one piece: each piece is written to disk before it counts.
+    store.transact(move |_, _| Ok((declared, ()))).await?;
     Ok((store, block.guard))
 }
