@@ -15,7 +15,8 @@ const ALIKE_MIN: f64 = 0.75;
 /// A parsed file: which value stands where.
 pub(super) struct Source<'a> {
     path: &'a str,
-    text: &'a str,
+    /// Where each line but the first begins.
+    lines: Vec<usize>,
     /// Byte ranges of the values by path: `"listen.quic"`, `"export.0.port.1.to"`.
     values: BTreeMap<String, Range<usize>>,
 }
@@ -23,7 +24,8 @@ pub(super) struct Source<'a> {
 impl<'a> Source<'a> {
     /// Parses the text and refuses keys that do not exist.
     pub(super) fn parse(path: &'a str, text: &'a str) -> Result<Self, Problem> {
-        let mut source = Self { path, text, values: BTreeMap::new() };
+        let lines = text.match_indices('\n').map(|(at, _)| at + 1).collect();
+        let mut source = Self { path, lines, values: BTreeMap::new() };
         let table = DeTable::parse(text).map_err(|error| {
             let place = error.span().map_or_else(|| path.to_owned(), |span| source.line(span.start));
             let what = error.message().lines().next().unwrap_or_default();
@@ -35,8 +37,7 @@ impl<'a> Source<'a> {
 
     /// `"tombolo.toml line 12"`.
     pub(super) fn line(&self, at: usize) -> String {
-        let before = self.text.get(..at).unwrap_or(self.text);
-        format!("{} line {}", self.path, before.matches('\n').count() + 1)
+        format!("{} line {}", self.path, self.lines.partition_point(|begin| *begin <= at) + 1)
     }
 
     /// The line of a value, when the file has it.
