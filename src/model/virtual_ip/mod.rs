@@ -10,6 +10,7 @@ use std::{
     str::FromStr,
 };
 
+use imbl::OrdMap;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -165,13 +166,14 @@ impl Reconciled {
     }
 }
 
-/// The addresses of one gateway's block and what they stand for.
+/// The addresses of one gateway's block and what they stand for. Cloning costs nothing, as with all of `State`:
+/// readers keep theirs while one name comes or goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Saved", into = "Saved")]
 pub struct VirtualIps {
     range: Ipv4Net,
-    assigned: BTreeMap<VipKey, Assigned>,
-    by_ip: BTreeMap<Ipv4Addr, VipKey>,
+    assigned: OrdMap<VipKey, Assigned>,
+    by_ip: OrdMap<Ipv4Addr, VipKey>,
 }
 
 impl VirtualIps {
@@ -184,7 +186,7 @@ impl VirtualIps {
         if range.prefix_len() > MAX_PREFIX {
             return Err(VipError::RangeTooSmall { range });
         }
-        Ok(Self { range, assigned: BTreeMap::new(), by_ip: BTreeMap::new() })
+        Ok(Self { range, assigned: OrdMap::new(), by_ip: OrdMap::new() })
     }
 
     /// The same names in another block; those whose address is outside of it get a new one when next asked.
@@ -259,9 +261,14 @@ impl VirtualIps {
         let over = |entry: &Assigned| {
             entry.released.is_some_and(|released| now.since(released) >= limits::VIRTUAL_IP_KEPT)
         };
-        let freed: Vec<_> =
-            self.assigned.extract_if(.., |_, entry| over(entry)).map(|(k, e)| (k, e.ip)).collect();
-        for (_, ip) in &freed {
+        let freed: Vec<_> = self
+            .assigned
+            .iter()
+            .filter(|(_, entry)| over(entry))
+            .map(|(key, entry)| (key.clone(), entry.ip))
+            .collect();
+        for (key, ip) in &freed {
+            self.assigned.remove(key);
             self.by_ip.remove(ip);
         }
         freed
@@ -272,13 +279,19 @@ impl VirtualIps {
     pub fn reconcile(&mut self, wanted: impl IntoIterator<Item = VipKey>, now: Timestamp) -> Reconciled {
         let wanted: BTreeSet<VipKey> = wanted.into_iter().collect();
         let mut done = Reconciled::default();
-        for (key, entry) in &mut self.assigned {
-            if entry.released.is_none() && !wanted.contains(key) {
-                entry.released = Some(now);
-                done.released.push((key.clone(), entry.ip));
-            } else if entry.released.is_some() && wanted.contains(key) {
-                entry.released = None;
-                done.assigned.push((key.clone(), entry.ip));
+        for (key, entry) in &self.assigned {
+            let change = (key.clone(), entry.ip);
+            match (entry.released, wanted.contains(key)) {
+                (None, false) => done.released.push(change),
+                (Some(_), true) => done.assigned.push(change),
+                _ => {}
+            }
+        }
+        for (list, released) in [(&done.released, Some(now)), (&done.assigned, None)] {
+            for (key, _) in list {
+                if let Some(entry) = self.assigned.get_mut(key) {
+                    entry.released = released;
+                }
             }
         }
         done.freed = self.expire(now);
@@ -338,7 +351,7 @@ struct Saved {
 
 impl From<VirtualIps> for Saved {
     fn from(ips: VirtualIps) -> Self {
-        Self { range: ips.range.to_string(), assigned: ips.assigned }
+        Self { range: ips.range.to_string(), assigned: ips.assigned.into_iter().collect() }
     }
 }
 
