@@ -13,6 +13,7 @@ use std::{
 
 use tokio::{
     sync::{oneshot, watch},
+    task::yield_now,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -34,6 +35,9 @@ use crate::{
 const CLOSE_WAIT: Duration = Duration::from_secs(1);
 /// A plan that has no end of its own is looked at again after this at the latest.
 const LOOK_AGAIN: Duration = Duration::from_secs(3_600);
+
+/// Listeners looked at before others have their turn: opening one takes a few system calls.
+const LOOKS_IN_A_ROW: usize = 64;
 
 type Address = (Ipv4Addr, u16);
 
@@ -62,8 +66,27 @@ pub(super) struct Listeners {
     entries: BTreeMap<Address, Entry>,
     by_service: BTreeMap<ServiceName, Vec<Address>>,
     open: usize,
+    /// There were too many listeners for a socket on each shard.
+    narrow: bool,
     /// Stops every socket at once.
     stop: CancellationToken,
+}
+
+/// What all plans were made of when every listener was last looked at, and when that is over.
+struct Looked {
+    state: Arc<State>,
+    epoch: u64,
+    again_at: Instant,
+}
+
+impl Looked {
+    /// Whether a plan may be another one although its import is the same.
+    fn is_over(&self, state: &State, epoch: u64, now: Instant) -> bool {
+        epoch != self.epoch
+            || now >= self.again_at
+            || !Arc::ptr_eq(&state.settings, &self.state.settings)
+            || !Arc::ptr_eq(&state.me, &self.state.me)
+    }
 }
 
 impl Listeners {
@@ -76,6 +99,7 @@ impl Listeners {
             entries: BTreeMap::new(),
             by_service: BTreeMap::new(),
             open: 0,
+            narrow: false,
             stop: CancellationToken::new(),
         }
     }
@@ -86,13 +110,19 @@ impl Listeners {
         let hard = site.tasks.shutdown().hard();
         tokio::pin!(hard);
         let mut epoch = site.ledger.health_epoch();
-        let mut seen: Option<Arc<State>> = None;
+        let mut seen: Option<Looked> = None;
         loop {
-            epoch.borrow_and_update();
+            let health = *epoch.borrow_and_update();
             let newest = self.state.borrow_and_update().clone();
-            self.follow(seen.as_deref(), &newest).await;
-            let wait = self.look(&newest).await;
-            seen = Some(newest);
+            let touched = self.follow(seen.as_ref().map(|seen| &*seen.state), &newest).await;
+            let now = site.clock.now();
+            let kept = seen.take().filter(|seen| !seen.is_over(&newest, health, now));
+            let mut again_at = now + self.look(&newest, kept.is_some().then_some(touched)).await;
+            if let Some(kept) = kept {
+                again_at = again_at.min(kept.again_at);
+            }
+            seen = Some(Looked { state: newest, epoch: health, again_at });
+            let wait = again_at.saturating_duration_since(site.clock.now());
             tokio::select! {
                 biased;
                 () = &mut hard => return self.stop.cancel(),
@@ -110,8 +140,8 @@ impl Listeners {
         hard.await;
     }
 
-    /// Takes over which listeners are wanted.
-    async fn follow(&mut self, old: Option<&State>, new: &State) {
+    /// Takes over which listeners are wanted; returns those whose import is not what it was.
+    async fn follow(&mut self, old: Option<&State>, new: &State) -> Vec<Address> {
         let changed: BTreeSet<ServiceName> = match old {
             Some(old) => new.changes_since(old).imports,
             None => new.imports.keys().cloned().collect(),
@@ -139,6 +169,7 @@ impl Listeners {
                 self.forget(address).await;
             }
         }
+        let touched = wanted.keys().copied().collect();
         for (address, route) in wanted {
             self.entries.entry(address).or_insert_with(|| Entry {
                 bound_port: route.port,
@@ -147,18 +178,24 @@ impl Listeners {
                 retry_at: None,
             });
         }
+        touched
     }
 
-    /// Opens and closes by what the plans say; returns when to look again at the latest.
-    async fn look(&mut self, state: &State) -> Duration {
+    /// Opens and closes by what the plans say, of all listeners unless told of which; returns when to look
+    /// again at the latest.
+    async fn look(&mut self, state: &State, which: Option<Vec<Address>>) -> Duration {
         let shards = self.outbound.shards.count();
         let on_all_shards = self.entries.len().saturating_mul(shards) <= self.sockets_max;
-        if !on_all_shards {
+        if !on_all_shards && !self.narrow {
             self.narrow().await;
         }
-        let addresses: Vec<Address> = self.entries.keys().copied().collect();
+        self.narrow = !on_all_shards;
+        let addresses = which.unwrap_or_else(|| self.entries.keys().copied().collect());
         let mut wait = LOOK_AGAIN;
-        for address in addresses {
+        for (number, address) in addresses.into_iter().enumerate() {
+            if number % LOOKS_IN_A_ROW == LOOKS_IN_A_ROW - 1 {
+                yield_now().await;
+            }
             let now = self.outbound.planner.site.clock.now();
             let Some(entry) = self.entries.get_mut(&address) else { continue };
             let planned = entry.route.plan(&self.outbound.planner, state);
@@ -189,6 +226,7 @@ impl Listeners {
     /// Leaves each listener one socket, so that there are enough for all.
     async fn narrow(&mut self) {
         let addresses: Vec<Address> = self.entries.keys().copied().collect();
+        let mut spare = Vec::new();
         for address in addresses {
             let home = self.home(address);
             let Some(entry) = self.entries.get_mut(&address).filter(|entry| entry.sockets.len() > 1) else {
@@ -197,9 +235,10 @@ impl Listeners {
             let (kept, others): (Vec<_>, Vec<_>) =
                 std::mem::take(&mut entry.sockets).into_iter().partition(|socket| socket.shard == home);
             entry.sockets = kept;
-            self.open -= others.len();
-            shut(others).await;
+            spare.extend(others);
         }
+        self.open -= spare.len();
+        shut(spare).await;
     }
 
     fn open(&mut self, address: Address, on_all_shards: bool) {
