@@ -1,5 +1,7 @@
 //! The files of the state folder as documents: their names, and what stands in them.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
@@ -46,13 +48,13 @@ pub(super) fn catalog(folder: &str, cluster: &ClusterId) -> String {
 /// `exports.json`.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Exports {
-    pub(super) exports: Vec<Export>,
+    pub(super) exports: Vec<Arc<Export>>,
 }
 
 impl Exports {
     /// All of them: those of the config file too, because their age and their life outlive the process.
     pub(super) fn of(state: &State) -> Self {
-        Self { exports: state.exports.values().map(|export| (**export).clone()).collect() }
+        Self { exports: state.exports.values().cloned().collect() }
     }
 }
 
@@ -64,5 +66,5 @@ pub(super) struct Snapshot {
     /// When they were last known to be current.
     pub(super) current: Timestamp,
     /// The rows.
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<Arc<Row>>,
 }

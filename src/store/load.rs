@@ -9,7 +9,6 @@ use super::documents::{self, Exports, Snapshot};
 use crate::{
     files::{Persist, PersistError},
     model::{
-        catalog::Export,
         ids::{ClusterId, Timestamp},
         state::{Event, Me, Peer, Settings, State},
         token::record::TokenRecord,
@@ -54,8 +53,8 @@ pub fn load(
         events
             .extend(reader.read::<TokenRecord>(&format!("{}/{name}", documents::TOKENS))?.map(Event::Token));
     }
-    let exports: Vec<Export> = reader.read::<Exports>(documents::EXPORTS)?.unwrap_or_default().exports;
-    events.extend(exports.into_iter().map(Event::Exported));
+    let exports = reader.read::<Exports>(documents::EXPORTS)?.unwrap_or_default().exports;
+    events.extend(exports.into_iter().map(|export| Event::Exported(Arc::unwrap_or_clone(export))));
     events.extend(reader.catalogs(folder)?);
     for event in events {
         state.apply(event, now);
@@ -98,6 +97,7 @@ impl Reader<'_> {
             };
             match self.read::<Snapshot>(&documents::catalog(folder, &peer)) {
                 Ok(Some(Snapshot { position, current, rows })) => {
+                    let rows = rows.into_iter().map(Arc::unwrap_or_clone).collect();
                     events.push(Event::CatalogLoaded { peer, position, rows, current });
                 }
                 Ok(None) => {}

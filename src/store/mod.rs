@@ -16,7 +16,7 @@ use tokio::{
 };
 
 pub use self::load::{Loaded, held_block, load};
-use self::writer::Writer;
+use self::writer::{Writer, Writing};
 use crate::{
     clock::Clock,
     files::{Persist, PersistError},
@@ -150,7 +150,14 @@ impl Owner {
         tokio::pin!(stop);
         let mut next_tick = self.clock.now();
         let mut waiting = Vec::new();
+        let mut writing: Option<Writing> = None;
         loop {
+            let written = async {
+                match &mut writing {
+                    Some(writing) => writing.await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -160,13 +167,20 @@ impl Owner {
                     }
                     self.take(&mut waiting).await;
                 }
+                () = written => writing = None,
                 () = sleep_until(Instant::from_std(next_tick)) => {
                     next_tick = self.clock.now() + limits::STORE_TICK;
                     self.state.apply(Event::Tick, self.clock.wall());
                     self.publish();
-                    self.writer.write_catalogs(&self.state, self.clock.wall()).await;
+                    // Changes do not wait for the disk, and one writing waits for the one before.
+                    if writing.is_none() {
+                        writing = Some(self.writer.write_catalogs(&self.state, self.clock.wall()));
+                    }
                 }
             }
+        }
+        if let Some(writing) = writing {
+            writing.await;
         }
         self.writer.write_all(&self.state, self.clock.wall()).await;
     }

@@ -1,6 +1,6 @@
 //! Writes what differs between two states: durable records before a change counts, catalogs in their own time.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use imbl::{OrdMap, ordmap::DiffItem};
 use serde::Serialize;
@@ -16,11 +16,14 @@ use crate::{
     supervise::Tasks,
 };
 
-/// One file to be written, or removed.
+/// One file to be written, or removed. It is encoded where it may take its time.
 enum Change {
-    Put(String, Vec<u8>),
+    Put(String, Box<dyn FnOnce() -> Vec<u8> + Send>),
     Remove(String),
 }
+
+/// Writing that is under way; nobody has to wait for it.
+pub(super) type Writing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Knows what is on disk.
 pub(super) struct Writer {
@@ -43,20 +46,21 @@ impl Writer {
         records(&mut changes, &old.peers, &new.peers, documents::peer);
         records(&mut changes, &old.tokens, &new.tokens, documents::token);
         if !old.exports.ptr_eq(&new.exports) {
-            changes.push(Change::Put(documents::EXPORTS.to_owned(), json(&Exports::of(new))));
+            changes.push(put(documents::EXPORTS.to_owned(), Exports::of(new)));
         }
         self.carry_out(changes).await
     }
 
     /// Writes the catalogs and virtual IPs that changed since they were last written. A disk that fails costs
-    /// nothing but a longer catch-up after a restart.
-    pub(super) async fn write_catalogs(&mut self, state: &State, now: Timestamp) {
+    /// nothing but a longer catch-up after a restart. The state may change while this is carried out; ask for
+    /// the next writing when it is done, and carry each one out.
+    pub(super) fn write_catalogs(&mut self, state: &State, now: Timestamp) -> Writing {
         let mut changes = Vec::new();
         for (cluster, held) in &state.catalogs {
             if self.catalogs.get(cluster).is_none_or(|written| differs(written, held)) {
-                let rows = held.rows.values().map(|row| (**row).clone()).collect();
+                let rows = held.rows.values().cloned().collect();
                 let snapshot = Snapshot { position: held.position, current: held.lost.unwrap_or(now), rows };
-                changes.push(Change::Put(documents::catalog(&self.folder, cluster), json(&snapshot)));
+                changes.push(put(documents::catalog(&self.folder, cluster), snapshot));
                 self.catalogs.insert(cluster.clone(), held.clone());
             }
         }
@@ -67,11 +71,14 @@ impl Writer {
         }
         if !Arc::ptr_eq(&self.virtual_ips, &state.virtual_ips) {
             self.virtual_ips = state.virtual_ips.clone();
-            changes.push(Change::Put(documents::virtual_ips(&self.folder), json(&*state.virtual_ips)));
+            changes.push(put(documents::virtual_ips(&self.folder), state.virtual_ips.clone()));
         }
-        if let Err(error) = self.carry_out(changes).await {
-            tracing::warn!(%error, "catalogs could not be written; they are held in memory only");
-        }
+        let carried_out = self.carry_out(changes);
+        Box::pin(async move {
+            if let Err(error) = carried_out.await {
+                tracing::warn!(%error, "catalogs could not be written; they are held in memory only");
+            }
+        })
     }
 
     /// Writes everything that is not on disk, with the time until which it was current.
@@ -80,21 +87,22 @@ impl Writer {
         self.write_catalogs(state, now).await;
     }
 
-    async fn carry_out(&self, changes: Vec<Change>) -> Result<(), PersistError> {
-        if changes.is_empty() {
-            return Ok(());
-        }
-        let persist = self.persist.clone();
+    fn carry_out(
+        &self,
+        changes: Vec<Change>,
+    ) -> impl Future<Output = Result<(), PersistError>> + Send + 'static {
+        let (persist, tasks) = (self.persist.clone(), self.tasks.clone());
+        let nothing = changes.is_empty();
         let write = move || {
             for change in changes {
                 match change {
-                    Change::Put(path, bytes) => persist.commit(&path, &bytes).map(|_| ())?,
+                    Change::Put(path, encode) => persist.commit(&path, &encode()).map(|_| ())?,
                     Change::Remove(path) => persist.remove(&path).map(|_| ())?,
                 }
             }
             Ok(())
         };
-        self.tasks.blocking(write).await
+        async move { if nothing { Ok(()) } else { tasks.blocking(write).await } }
     }
 }
 
@@ -113,18 +121,22 @@ fn records<K, V>(
     path: impl Fn(&K) -> String,
 ) where
     K: Ord + Clone,
-    V: Serialize + PartialEq,
+    V: Serialize + PartialEq + Send + Sync + 'static,
 {
     for item in old.diff(new) {
         changes.push(match item {
             DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
-                Change::Put(path(key), json(&**value))
+                put(path(key), value.clone())
             }
             DiffItem::Remove(key, _) => Change::Remove(path(key)),
         });
     }
 }
 
-fn json(document: &impl Serialize) -> Vec<u8> {
-    serde_json::to_vec_pretty(document).expect("state documents have text keys and cannot fail to encode")
+/// Not indented: exports and catalogs are long.
+fn put(path: String, document: impl Serialize + Send + 'static) -> Change {
+    let encode = move || {
+        serde_json::to_vec(&document).expect("state documents have text keys and cannot fail to encode")
+    };
+    Change::Put(path, Box::new(encode))
 }
