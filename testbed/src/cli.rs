@@ -88,7 +88,7 @@ pub(crate) struct UpArgs {
     #[arg(default_value_t = 3, conflicts_with = "scenario")]
     pub(crate) clusters: usize,
     /// Gateways of each
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     pub(crate) gateways: usize,
     /// Where they stand
     #[arg(long, value_enum, default_value_t = BackendName::Proc)]
@@ -211,6 +211,9 @@ pub(crate) struct LoadArgs {
     pub(crate) to: Option<std::net::SocketAddr>,
 }
 
+/// Requests per second of kind `bulk`, when nothing else is said.
+const BULK_RPS: f64 = 2.0;
+
 /// The load itself.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Load")]
@@ -241,10 +244,13 @@ pub(crate) struct LoadFlags {
 impl LoadFlags {
     /// A load with what was typed put over it.
     pub(crate) fn over(&self, load: &Load) -> Load {
+        let kind = self.kind.unwrap_or(load.kind);
+        // A rate meant for small answers is no rate for bodies of 10 MB.
+        let rps = if kind == Kind::Bulk && load.kind != Kind::Bulk { BULK_RPS } else { load.rps };
         Load {
-            kind: self.kind.unwrap_or(load.kind),
+            kind,
             from: load.from.clone(),
-            rps: self.rps.unwrap_or(load.rps),
+            rps: self.rps.unwrap_or(rps),
             connections: self.connections.unwrap_or(load.connections),
             duration: self.duration.unwrap_or(load.duration),
             deadline: self.deadline.unwrap_or(load.deadline),
@@ -273,7 +279,7 @@ pub(crate) struct FailoverArgs {
     #[arg(long, default_value_t = 3)]
     pub(crate) clusters: usize,
     /// Gateways of each
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 1)]
     pub(crate) gateways: usize,
     #[command(flatten)]
     pub(crate) load: LoadFlags,

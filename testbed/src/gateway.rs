@@ -51,6 +51,10 @@ fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     if let Some(network) = &listens.virtual_ips {
         text.push_str(&format!("[names]\nvirtual_ips = \"{network}\"\n"));
     }
+    let scenario = &standing.scenario;
+    if !scenario.order.is_empty() && scenario.client().is_ok_and(|client| client == cluster) {
+        text.push_str(&format!("[[failover]]\nnames = [\"default/web\"]\norder = {:?}\n", scenario.order));
+    }
     if plan.endpoints == 0 {
         return text;
     }

@@ -21,8 +21,13 @@ pub(crate) fn note_signals() -> Result<()> {
     Ok(())
 }
 
+/// Whether somebody asked to stop.
+pub(crate) fn asked() -> bool {
+    ASKED.load(Ordering::Relaxed)
+}
+
 /// An error once somebody asked to stop.
 pub(crate) fn check() -> Result<()> {
-    ensure!(!ASKED.load(Ordering::Relaxed), "interrupted");
+    ensure!(!asked(), "interrupted");
     Ok(())
 }

@@ -168,12 +168,14 @@ fn measured(
 ) -> Result<bool> {
     let command = std::env::args().collect::<Vec<_>>().join(" ");
     let result = verb::failover::repeat(standing, kill, reps);
-    let failed = result.as_ref().err().is_some();
     let report = result.map(|reps| report::Report::new(standing, reps, assertions, command.clone()));
     let pass = report.as_ref().is_ok_and(|report| report.pass);
-    if failed || !pass {
-        let kept = standing.keep_logs()?;
-        screen::note(&format!("logs: {}\nrepeat: {command}", kept.display()));
+    if !pass && !interrupt::asked() {
+        let kept = match standing.keep_logs() {
+            Ok(kept) => kept.display().to_string(),
+            Err(error) => format!("not kept: {error:#}"),
+        };
+        screen::note(&format!("logs: {kept}\nrepeat: {command}"));
     }
     if own {
         verb::down::take_down(standing)?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, process::Command};
 use serde::Serialize;
 
 use crate::{
-    load::{Account, Latency, Outcome},
+    load::{Account, Latency, Outcome, Record},
     quantity::Span,
     scenario::{Assertion, Scenario},
     screen,
@@ -27,9 +27,12 @@ pub(crate) struct Repetition {
     pub(crate) first_ok_ms: Option<f64>,
     /// The last request whose first try failed, when that was known.
     pub(crate) last_failure_ms: Option<f64>,
+    /// The longest time in which no request was answered at all, of those that end after the fault; until the
+    /// last fate known, when no answer came any more.
+    pub(crate) gap_ms: f64,
     /// The longest that any request answered or given up after the fault had to wait; a failed one counts
     /// its whole deadline.
-    pub(crate) gap_ms: f64,
+    pub(crate) wait_ms: f64,
     /// All requests.
     pub(crate) account: Account,
 }
@@ -48,10 +51,21 @@ impl Repetition {
             detected_far_ms: None,
             first_ok_ms: later.map(|record| record.done).min().map(after),
             last_failure_ms: failures.map(|record| record.done).max().map(after),
-            gap_ms: touched().map(|record| record.waited(deadline)).max().unwrap_or(0) as f64 / 1e6,
+            gap_ms: gap(&outcome.records, fault_at) as f64 / 1e6,
+            wait_ms: touched().map(|record| record.waited(deadline)).max().unwrap_or(0) as f64 / 1e6,
             account: outcome.account.clone(),
         }
     }
+}
+
+/// The longest time between two answers, one after the other, of which the second came after the fault.
+fn gap(records: &[Record], fault_at: u64) -> u64 {
+    let mut answers: Vec<u64> = records.iter().filter(|r| r.answered()).map(|r| r.done).collect();
+    answers.sort_unstable();
+    let before = answers.iter().rev().find(|at| **at < fault_at).copied().unwrap_or(fault_at);
+    let last_fate = records.iter().map(|record| record.done).max().unwrap_or(before);
+    let after = answers.into_iter().filter(|at| *at >= fault_at).chain([last_fate]);
+    after.scan(before, |last, at| Some(at.saturating_sub(std::mem::replace(last, at)))).max().unwrap_or(0)
 }
 
 /// Everything to know about some repetitions.
@@ -139,6 +153,7 @@ impl Report {
             "FIRST OK ms",
             "LAST FAILURE ms",
             "GAP ms",
+            "WAIT ms",
             "FAILED",
             "RESET",
             "LATE",
@@ -156,6 +171,7 @@ impl Report {
                 ms(rep.first_ok_ms),
                 ms(rep.last_failure_ms),
                 ms(Some(rep.gap_ms)),
+                ms(Some(rep.wait_ms)),
                 a.failed.to_string(),
                 a.reset.to_string(),
                 a.late.to_string(),
@@ -163,7 +179,7 @@ impl Report {
             ]);
         }
         let mut text = screen::table(&headings, &rows);
-        for span in ["gap", "first_ok", "detected_near", "detected_far"] {
+        for span in ["gap", "wait", "first_ok", "detected_near", "detected_far"] {
             let part = |part: &str| ms(self.figures.get(&format!("{span}_{part}")).copied());
             text.push_str(&format!(
                 "\n{span:<13} p50 {:>5}  p99 {:>5}  max {:>5} ms",
@@ -201,6 +217,7 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
         }
     };
     spans("gap", repetitions.iter().map(|rep| Some(rep.gap_ms)).collect());
+    spans("wait", repetitions.iter().map(|rep| Some(rep.wait_ms)).collect());
     spans("first_ok", repetitions.iter().map(|rep| rep.first_ok_ms).collect());
     spans("detected_near", repetitions.iter().map(|rep| rep.detected_near_ms).collect());
     spans("detected_far", repetitions.iter().map(|rep| rep.detected_far_ms).collect());
@@ -224,7 +241,7 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::load::{Fate, Record};
+    use crate::load::Fate;
 
     fn record(intended: u64, done: u64, fate: Fate) -> Record {
         let ms = 1_000_000;
@@ -233,7 +250,15 @@ mod tests {
     }
 
     #[test]
-    fn the_gap_is_the_longest_wait_of_a_request_that_the_fault_touched() {
+    fn a_gap_that_never_ends_lasts_until_the_last_fate_known() {
+        let ms = 1_000_000;
+        let records = [record(0, 990, Fate::Ok), record(1_010, 11_010, Fate::Unanswered)];
+        assert_eq!(gap(&records, 1_000 * ms), 10_020 * ms);
+        assert_eq!(gap(&records[..1], 1_000 * ms), 0, "nothing was due any more");
+    }
+
+    #[test]
+    fn the_gap_is_the_time_without_answers_and_the_wait_that_of_one_request() {
         let records = vec![
             record(0, 900, Fate::Ok),
             record(990, 1_400, Fate::Retried),
@@ -243,9 +268,10 @@ mod tests {
         let account = Account::of(&records, Span::from_millis(1_000), Span::from_millis(10_000));
         let outcome = Outcome { started: 0, account, records };
         let rep = Repetition::of(1, &outcome, 1_000_000_000, Span::from_millis(10_000));
-        assert_eq!((rep.gap_ms, rep.first_ok_ms, rep.last_failure_ms), (640.0, Some(650.0), Some(400.0)));
+        assert_eq!((rep.gap_ms, rep.wait_ms), (500.0, 640.0));
+        assert_eq!((rep.first_ok_ms, rep.last_failure_ms), (Some(650.0), Some(400.0)));
         let figures = figures(&[rep]);
-        assert_eq!(figures["gap_p99"], 640.0);
+        assert_eq!((figures["gap_p99"], figures["wait_p99"]), (500.0, 640.0));
         assert!(!figures.contains_key("detected_near_p50"), "what was not seen is not asserted");
     }
 }

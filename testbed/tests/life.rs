@@ -84,7 +84,7 @@ fn marked(run: &str) -> usize {
 #[test]
 fn a_testbed_comes_up_is_broken_and_mended_and_leaves_nothing() {
     let bed = Bed::new();
-    bed.good(&["up", "3"]);
+    bed.good(&["up", "3", "--gateways", "2"]);
     let run = bed.run_id().unwrap();
     let status: Value = serde_json::from_str(&bed.good(&["status", "-o", "json"])).unwrap();
     let members = status["members"].as_array().unwrap();

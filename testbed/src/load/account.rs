@@ -30,7 +30,7 @@ pub(crate) struct Record {
     pub(crate) done: u64,
     /// How it ended.
     pub(crate) fate: Fate,
-    /// What was wrong with the first try.
+    /// What was wrong with the first try, and with the second of one that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) trouble: Option<String>,
     /// The cluster that answered.

@@ -156,6 +156,7 @@ fn start_clock(
 
 async fn operate(client: &Client, index: u64, intended: u64) -> Record {
     let mut first_trouble = None;
+    let mut also = String::new();
     let left = (intended + client.plan.deadline.nanos()).saturating_sub(monotonic::nanos());
     let attempt = async {
         match first_try(client, index).await {
@@ -170,7 +171,10 @@ async fn operate(client: &Client, index: u64, intended: u64) -> Record {
     let done = monotonic::nanos();
     let (fate, answer) = match result {
         Err(_) => (Fate::Unanswered, None),
-        Ok(Err(_)) => (Fate::Failed, None),
+        Ok(Err(second)) => {
+            also = format!(", then {second}");
+            (Fate::Failed, None)
+        }
         Ok(Ok(answer)) if first_trouble.is_none() => (Fate::Ok, Some(answer)),
         Ok(Ok(answer)) => (Fate::Retried, Some(answer)),
     };
@@ -178,7 +182,7 @@ async fn operate(client: &Client, index: u64, intended: u64) -> Record {
         intended,
         done,
         fate,
-        trouble: first_trouble.map(|trouble| trouble.to_string()),
+        trouble: first_trouble.map(|trouble| format!("{trouble}{also}")),
         cluster: answer.as_ref().map(|answer| answer.cluster.clone()),
         bytes: answer.map_or(0, |answer| answer.bytes),
     }

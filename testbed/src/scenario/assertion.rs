@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::quantity::Span;
 
 /// Figures whose unit is milliseconds; each has `_p50`, `_p99` and `_max`.
-const SPANS: [&str; 4] = ["gap", "first_ok", "detected_near", "detected_far"];
+const SPANS: [&str; 5] = ["gap", "wait", "first_ok", "detected_near", "detected_far"];
 /// Figures that are counts, summed over the repetitions.
 const COUNTS: [&str; 7] = ["issued", "ok", "retried", "failed", "unanswered", "reset", "late"];
 

@@ -40,6 +40,9 @@ pub(crate) struct Scenario {
     /// The load; the client sits in `from`.
     #[serde(default)]
     pub(crate) load: Load,
+    /// Clusters in the order in which the client's gateways are to use them; empty: as they choose.
+    #[serde(default)]
+    pub(crate) order: Vec<String>,
     /// What must hold at the end.
     #[serde(default)]
     pub(crate) assertions: Vec<Assertion>,
@@ -127,7 +130,8 @@ const fn reps() -> usize {
 }
 
 impl Scenario {
-    /// The scenario of `up N --gateways K`: every cluster but the first exports the sample service.
+    /// The scenario of `up N --gateways K`: every cluster but the first exports the sample service, and the
+    /// client's uses them in that order.
     pub(crate) fn plain(clusters: usize, gateways: usize) -> Result<Self> {
         let clusters = (0..clusters).map(|index| Cluster {
             name: NAMES.get(index).map_or_else(|| format!("c{}", index + 1), |name| (*name).to_owned()),
@@ -135,14 +139,16 @@ impl Scenario {
             endpoints: usize::from(index > 0) * 2,
             defects: Vec::new(),
         });
+        let clusters: Vec<Cluster> = clusters.collect();
         let scenario = Self {
             name: "plain".to_owned(),
             seed: 1,
             reps: reps(),
             link: Shape::default(),
             load: Load::default(),
+            order: clusters.iter().skip(1).map(|cluster| cluster.name.clone()).collect(),
             assertions: Vec::new(),
-            clusters: clusters.collect(),
+            clusters,
             steps: Vec::new(),
         };
         scenario.check()?;
@@ -192,6 +198,9 @@ impl Scenario {
             }
         }
         self.client()?;
+        for name in &self.order {
+            self.cluster(name)?;
+        }
         for step in &self.steps {
             step.fault.check(self)?;
             ensure!(step.at <= self.load.duration, "a step at {} is after the load has ended", step.at);

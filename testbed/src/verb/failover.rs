@@ -7,10 +7,10 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::{fault, load, up};
@@ -47,7 +47,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The one step of `failover`.
 fn steps_of(standing: &Standing, kill: Kill) -> Result<Vec<Step>> {
-    let cluster = answering(standing)?;
+    let (cluster, _) = answering(standing)?;
     let fault = match kill {
         Kill::Gateway => Fault::Kill { target: Target::Active(cluster) },
         Kill::Cluster => Fault::Kill { target: Target::Cluster(cluster) },
@@ -60,14 +60,35 @@ fn steps_of(standing: &Standing, kill: Kill) -> Result<Vec<Step>> {
     Ok(vec![Step { at: FAULT_AT, fault }])
 }
 
-/// The cluster that answers most of a short load.
-fn answering(standing: &Standing) -> Result<String> {
+/// Waits until the cluster answers again that did at first, all of it: what came back is held back for a while,
+/// and a fault in a place that nobody uses would measure nothing.
+fn settle(standing: &Standing, used: &mut Option<(String, bool)>) -> Result<()> {
+    let until = Instant::now() + PATIENCE;
+    loop {
+        interrupt::check()?;
+        let (now, alone) = answering(standing)?;
+        let (first, first_alone) = used.get_or_insert_with(|| (now.clone(), alone));
+        // When several shared the load from the start, there is none to wait for.
+        if !*first_alone || (*first == now && alone) {
+            return Ok(());
+        }
+        ensure!(
+            Instant::now() < until,
+            "{first} does not answer again {PATIENCE:?} after it came back: {now} does"
+        );
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// The cluster that answers most of a short load, and whether it answers all of it.
+fn answering(standing: &Standing) -> Result<(String, bool)> {
     let mut probe = load::plan(standing, &standing.scenario.load)?;
-    (probe.rps, probe.connections, probe.duration) = (100.0, 4, Span::from_millis(200));
+    (probe.rps, probe.connections, probe.duration) = (100.0, 20, Span::from_millis(200));
     probe.bulk_bytes = probe.bulk_bytes.min(1_000);
     let outcome = load::Running::start(standing, &probe)?.finish()?;
     let most = outcome.account.clusters.iter().max_by_key(|(_, count)| **count);
-    Ok(most.context("no cluster answers the client\n  try: testbed status")?.0.clone())
+    let most = most.context("no cluster answers the client\n  try: testbed status")?.0.clone();
+    Ok((most, outcome.account.clusters.len() == 1))
 }
 
 /// Runs the repetitions: of the scenario's steps, or of one kill.
@@ -75,9 +96,11 @@ pub(crate) fn repeat(standing: &mut Standing, kill: Option<Kill>, reps: usize) -
     let folder = standing.folder.clone();
     let _lock = Lock::take(&folder)?;
     let mut all = Vec::new();
+    let mut used = None;
     for number in 1..=reps {
         interrupt::check()?;
         restore(standing)?;
+        settle(standing, &mut used)?;
         let steps = match kill {
             Some(kill) => steps_of(standing, kill)?,
             None => standing.scenario.steps.clone(),
@@ -89,8 +112,8 @@ pub(crate) fn repeat(standing: &mut Standing, kill: Option<Kill>, reps: usize) -
         let near = rep.detected_near_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
         let what = rep.faults.iter().map(|(_, text)| text.as_str()).collect::<Vec<_>>().join("; ");
         screen::note(&format!(
-            "rep {number}/{reps}: {what}: detected {near}, gap {:.0} ms, failed {}, reset {}, unanswered {}",
-            rep.gap_ms, rep.account.failed, rep.account.reset, rep.account.unanswered
+            "rep {number}/{reps}: {what}: detected {near}, gap {:.0} ms, wait {:.0} ms, failed {}, reset {}, unanswered {}",
+            rep.gap_ms, rep.wait_ms, rep.account.failed, rep.account.reset, rep.account.unanswered
         ));
         all.push(rep);
     }

@@ -36,9 +36,11 @@ pub(crate) fn up(
     match build(&mut standing) {
         Ok(()) => Ok(standing),
         Err(error) => {
-            let kept = standing.keep_logs();
+            // Who pressed Ctrl-C looks for no fault, and wants nothing left behind.
+            let kept = (!crate::interrupt::asked()).then(|| standing.keep_logs());
             super::down::take_down(&standing).context("taking down what was made")?;
-            let place = kept.map_or_else(|_| String::new(), |kept| format!("\n  logs: {}", kept.display()));
+            let place = kept.and_then(Result::ok);
+            let place = place.map_or_else(String::new, |kept| format!("\n  logs: {}", kept.display()));
             bail!("{error:#}{place}")
         }
     }
