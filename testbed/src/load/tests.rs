@@ -102,5 +102,5 @@ async fn slow_answers_are_late_and_refusals_that_repeat_are_failures() {
     assert_eq!((sums.ok, sums.late), (300, 3), "{sums:?}");
     let (sums, _) = against(Kind::HttpPerConnection, &["error:1"], 50, 10_000).await;
     assert_eq!((sums.failed, sums.ok), (50, 0), "{sums:?}");
-    assert_eq!(sums.troubles.get("status 503"), Some(&50));
+    assert_eq!(sums.troubles.get("status 503, then status 503"), Some(&50));
 }
