@@ -32,6 +32,9 @@ const PROBE: &str = "probe";
 /// Between two changes; no divisor of the store's interval, so that its writing falls between and upon them.
 const PAUSE: Duration = Duration::from_millis(23);
 
+/// Files that an empty gateway may have had open for a moment: connections of whoever asked.
+const PASSING_FILES: usize = 8;
+
 #[derive(Parser)]
 struct Wanted {
     /// Services that one gateway exports
@@ -92,7 +95,8 @@ fn measure(wanted: &Wanted, folder: &Path) -> Result<Value> {
     let imported = begun.elapsed();
     ensure!(joining.wait()?.success(), "`tombolo join` failed");
     let joined = begun.elapsed();
-    wait("a listener each", || Ok(importer.usage()?.files >= empty.files + wanted.exports))?;
+    let files = (empty.files + wanted.exports).saturating_sub(PASSING_FILES);
+    wait("a listener each", || Ok(importer.usage()?.files >= files))?;
     let listening = begun.elapsed();
     sleep(Duration::from_secs(6)); // until what was learnt is written to disk
     let synced = importer.usage()?;

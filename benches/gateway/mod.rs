@@ -68,7 +68,8 @@ impl Gateway {
              [names]\nvirtual_ips = \"127.93.0.0/16\"\n"
         );
         fs::write(&file, head + exports)?;
-        let log = fs::File::create(folder.join(format!("{cluster}.log")))?;
+        let log_file = folder.join(format!("{cluster}.log"));
+        let log = fs::File::create(&log_file)?;
         let mut command = Command::new(program);
         command.args(["run", "--exit-with-parent", "--config"]).arg(&file).arg("--state").arg(&state);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
@@ -77,7 +78,8 @@ impl Gateway {
         let mut gateway = Self { program: program.to_owned(), child, socket: PathBuf::new(), dns, asked: 0 };
         wait("a gateway to be ready", || {
             if let Some(ended) = gateway.child.try_wait()? {
-                bail!("the gateway of {cluster} ended at its start: {ended}");
+                let said = fs::read_to_string(&log_file)?;
+                bail!("the gateway of {cluster} ended at its start: {ended}\n{said}");
             }
             let folders = fs::read_dir(state.join("gateways")).into_iter().flatten().flatten();
             for socket in folders.map(|entry| entry.path().join("admin.sock")) {
