@@ -16,6 +16,10 @@ check:
 test:
     cargo test --workspace --locked
 
+# catalogs of 10,000 exports between two gateways, and the rules alone
+bench:
+    cargo bench --locked --bench catalog --bench model
+
 # floors, sizes, names
 tidy:
     cargo tidy
