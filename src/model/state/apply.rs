@@ -16,10 +16,14 @@ use crate::model::{
 impl State {
     /// Applies one event. Returns whether anything changed; then `version` is one more.
     pub fn apply(&mut self, event: Event, now: Timestamp) -> bool {
+        let only = match &event {
+            Event::Catalog(change) => Some(change.peer.clone()),
+            _ => None,
+        };
         let touched = self.change(event, now);
         let Some(touched) = touched else { return false };
         for name in &touched {
-            self.merge_import(name, now);
+            self.merge_import(name, only.as_ref(), now);
         }
         self.version += 1;
         self.check_invariants();
@@ -183,19 +187,30 @@ impl State {
         self.exports.keys().chain(held).cloned().collect()
     }
 
-    /// Merges one name anew and gives it, or takes away, its virtual IPs.
-    fn merge_import(&mut self, name: &ServiceName, now: Timestamp) {
+    /// What a peer offers under a name, if it counts.
+    fn offer(&self, name: &ServiceName, cluster: &ClusterId) -> Option<(ClusterId, &Row, Freshness)> {
+        let catalog = self.catalogs.get(cluster)?;
+        let row = catalog.rows.get(name)?;
+        let approved = self.peers.get(cluster)?.standing == Standing::Approved;
+        let allowed = approved && may_import(&self.settings.imports, name, cluster).decision.allowed;
+        allowed.then(|| (cluster.clone(), row.as_ref(), catalog.freshness))
+    }
+
+    /// Merges one name anew and gives it, or takes away, its virtual IPs. When only the rows of one peer
+    /// changed, whoever else offers the name stands in its import: then nobody else is asked.
+    fn merge_import(&mut self, name: &ServiceName, only: Option<&ClusterId>, now: Timestamp) {
         let own = self.exports.get(name).map(|export| self.own_row(export));
-        let mut offers: Vec<(ClusterId, &Row, Freshness)> = Vec::new();
+        let peers: BTreeSet<&ClusterId> = match only {
+            None => self.catalogs.keys().collect(),
+            Some(changed) => {
+                let known = self.imports.get(name).into_iter().flat_map(|import| &import.clusters);
+                known.map(|part| &part.cluster).chain([changed]).collect()
+            }
+        };
+        let mut offers: Vec<(ClusterId, &Row, Freshness)> =
+            peers.into_iter().filter_map(|cluster| self.offer(name, cluster)).collect();
         if let Some(row) = &own {
             offers.push((self.me.cluster.clone(), row, Freshness::Fresh));
-        }
-        for (cluster, catalog) in &self.catalogs {
-            let approved = self.peers.get(cluster).is_some_and(|peer| peer.standing == Standing::Approved);
-            let Some(row) = catalog.rows.get(name).filter(|_| approved) else { continue };
-            if may_import(&self.settings.imports, name, cluster).decision.allowed {
-                offers.push((cluster.clone(), row.as_ref(), catalog.freshness));
-            }
         }
         let merged = merge(&offers);
         let keys = |import: Option<&Import>| -> BTreeSet<VipKey> {

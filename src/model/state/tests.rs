@@ -247,4 +247,30 @@ proptest! {
         };
         prop_assert_eq!(run(&order), run(&[0, 1, 2, 3, 4, 5]));
     }
+
+    /// A change of one peer's rows asks only those that stand in the import; asking everybody says the same.
+    #[test]
+    fn merging_what_changed_is_merging_all(changes in prop::collection::vec((0..3usize, 0..2usize, any::<bool>()), 0..12)) {
+        let mut state = state();
+        let clusters = ["north", "south", "west"];
+        for (cluster, standing) in clusters.iter().zip([Standing::Approved, Standing::Pending, Standing::Approved]) {
+            state.apply(Event::Peer(peer(cluster, standing)), START);
+        }
+        state.apply(Event::Exported(export("a/one", &["127.0.0.1:1"])), START);
+        for (seq, (cluster, service, comes)) in (1..).zip(changes) {
+            let service = ["a/one", "a/two"][service];
+            let change = if comes {
+                RowChange::Row(Arc::new(row(service, seq)))
+            } else {
+                RowChange::Tombstone { name: name(service), seq }
+            };
+            let peer = id(clusters[cluster]);
+            let change = CatalogChange { peer, position: None, rows: vec![change], swept: Vec::new() };
+            state.apply(Event::Catalog(change), START);
+        }
+        let mut anew = state.clone();
+        let introductions = !anew.settings.introductions;
+        anew.apply(Event::Settings(Settings { introductions, ..Settings::default() }), START);
+        prop_assert_eq!(state.imports, anew.imports);
+    }
 }
