@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use crate::model::{
     code::Problem,
     ids::{ClusterId, Locality, ServiceName, TrustDomain},
+    introduction::Introductions,
+    policy::DefaultGrant,
 };
 
 mod export;
@@ -27,8 +29,7 @@ pub use export::{ExportFlags, ExportSpec, PortSpec};
 pub use load::{FileText, Overrides};
 pub use reference::reference_page;
 pub use sections::{
-    Advertise, Affinity, Caller, DefaultGrant, Empty, Failover, Grant, GrantMode, Import, ImportAction,
-    Introductions, Limits, Listen, Lives, Names,
+    Advertise, Affinity, Caller, Empty, Failover, Grant, Import, ImportAction, Limits, Listen, Lives, Names,
 };
 
 /// All settings of a gateway. Every key has a default, so the file may be empty.

@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::value::{duration, size, text};
-use crate::model::limits as caps;
+use crate::model::{limits as caps, policy::GrantMode};
 
 /// `[listen]`: where this gateway listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,39 +168,6 @@ impl Default for Limits {
             drain_timeout: caps::DRAIN_TIMEOUT,
         }
     }
-}
-
-/// What an export gets that no grant selects.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum DefaultGrant {
-    /// Every member of the set, as a ServiceExport means in the standard.
-    #[default]
-    Clusterset,
-    /// Nobody.
-    None,
-}
-
-/// Whether members may introduce other clusters.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Introductions {
-    /// They are kept, and approved by `auto_approve` or a person.
-    #[default]
-    Ask,
-    /// They are dropped.
-    Refuse,
-}
-
-/// Whether a grant decides or only reports what it would decide.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum GrantMode {
-    /// It decides.
-    #[default]
-    Enforce,
-    /// It reports.
-    Audit,
 }
 
 /// `[[grant]]`: who may see and use exports of this cluster. Patterns are text here.

@@ -8,9 +8,9 @@ use crate::{
         code::{Code, Problem},
         failover::{Affinity, FailoverPolicy},
         ids::{ClusterId, SpiffeId, TrustDomain},
+        introduction::Introductions,
         policy::{
-            CallerPattern, DefaultGrant, Grant, GrantMode, Grants, ImportAction, ImportRule, NamePattern,
-            PatternError, PeerPattern,
+            CallerPattern, Grant, Grants, ImportAction, ImportRule, NamePattern, PatternError, PeerPattern,
         },
         replication::Quotas,
         state::{FailoverRule, Settings},
@@ -22,10 +22,6 @@ use crate::{
 /// # Errors
 /// [`Code::CONFIG_VALUE_INVALID`] names what cannot be read, [`Code::SETTING_NOT_SERVED`] what this release does not do.
 pub(super) fn settings(config: &Config) -> Result<Settings, Problem> {
-    let default = match config.default_grant {
-        config::DefaultGrant::Clusterset => DefaultGrant::Clusterset,
-        config::DefaultGrant::None => DefaultGrant::None,
-    };
     let grants = config.grants.iter().map(grant).collect::<Result<_, _>>()?;
     if let Some(wrong) =
         config.auto_approve.iter().find(|name| *name != ISSUER && ClusterId::parse(name).is_err())
@@ -33,9 +29,9 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Problem> {
         return Err(value("auto_approve", format!("{wrong:?} is neither {ISSUER} nor a cluster id")));
     }
     Ok(Settings {
-        grants: Grants { default, grants },
+        grants: Grants { default: config.default_grant, grants },
         imports: config.imports.iter().map(import).collect::<Result<_, _>>()?,
-        introductions: config.introductions == config::Introductions::Ask,
+        introductions: config.introductions == Introductions::Ask,
         auto_approve: config.auto_approve.clone(),
         failovers: config.failovers.iter().map(failover).collect::<Result<_, _>>()?,
     })
@@ -62,10 +58,7 @@ fn grant(grant: &config::Grant) -> Result<Grant, Problem> {
         exports: patterns("grant.exports", &grant.exports, NamePattern::parse)?,
         peers: patterns("grant.peers", &grant.peers, PeerPattern::parse)?,
         callers: patterns("grant.callers", &grant.callers, CallerPattern::parse)?,
-        mode: match grant.mode {
-            config::GrantMode::Enforce => GrantMode::Enforce,
-            config::GrantMode::Audit => GrantMode::Audit,
-        },
+        mode: grant.mode,
     })
 }
 
