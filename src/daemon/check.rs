@@ -61,7 +61,7 @@ fn check_addresses(config: &Config, net: &dyn Net) -> Result<(), Problem> {
     let listen = &config.listen;
     let _quic =
         net.quic_group(listen.quic, 1).map_err(|error| address_problem("quic", listen.quic, &error))?;
-    let _dns = net::dns_pair(listen.dns).map_err(|error| address_problem("dns", listen.dns, &error))?;
+    let _dns = net::dns_sockets(listen.dns, 1).map_err(|error| address_problem("dns", listen.dns, &error))?;
     let _admin =
         net.tcp_listen(listen.admin, 1).map_err(|error| address_problem("admin", listen.admin, &error))?;
     Ok(())

@@ -27,9 +27,9 @@ impl Front {
         socket: PathBuf,
     ) -> Result<Self, Problem> {
         let listen = &core.config.listen;
-        let (dns_udp, dns_tcp) =
-            net::dns_pair(listen.dns).map_err(|error| address_problem("dns", listen.dns, &error))?;
-        let dns_address = dns_udp.local_addr().unwrap_or(listen.dns);
+        let (dns_udp, dns_tcp) = net::dns_sockets(listen.dns, core.shards.count())
+            .map_err(|error| address_problem("dns", listen.dns, &error))?;
+        let dns_address = dns_tcp.local_addr().unwrap_or(listen.dns);
         let opened = core.net.tcp_listen(listen.admin, 1);
         let admin_tcp = opened
             .map_err(|error| address_problem("admin", listen.admin, &error))?
@@ -50,7 +50,7 @@ impl Front {
             socket: socket.display().to_string(),
         };
         let metrics = Metrics::new();
-        let dns = Dns::start(vec![dns_udp], dns_tcp, inputs(&core, &metrics))
+        let dns = Dns::start(dns_udp, dns_tcp, inputs(&core, &metrics), &core.shards)
             .map_err(|error| address_problem("dns", dns_address, &error))?;
         let admin = Admin::start(reports::parts(&core, readiness, metrics, &addresses), unix, admin_tcp);
         core.tasks.spawn("dns", watch_dns(core.clone(), dns));

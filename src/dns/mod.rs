@@ -10,17 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
-use hickory_server::{Server, net::NetError};
 use tokio::{
     select,
+    sync::mpsc,
     task::{JoinError, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::model::zone::ZoneSource;
+use crate::{model::zone::ZoneSource, net::DnsSocket, supervise::Shards};
 
 mod reply;
 mod tcp;
+mod udp;
 
 use reply::Responder;
 
@@ -57,9 +58,9 @@ impl fmt::Debug for Inputs {
 /// Why the server ended by itself. It is not expected to: whoever hears this brings the gateway down.
 #[derive(Debug, thiserror::Error)]
 pub enum DnsError {
-    /// A socket failed for good.
-    #[error("a DNS socket failed: {0}")]
-    Socket(#[from] NetError),
+    /// A UDP socket failed for good.
+    #[error("DNS over UDP failed: {0}")]
+    Socket(io::Error),
     /// The TCP listener failed for good.
     #[error("DNS over TCP failed: {0}")]
     Listener(#[from] io::Error),
@@ -83,7 +84,8 @@ pub struct Addresses {
 /// A running server.
 pub struct Dns {
     addresses: Addresses,
-    udp: Server<Responder>,
+    /// How a UDP socket ended; closed once all have.
+    udp: mpsc::Receiver<io::Result<()>>,
     tcp: JoinSet<io::Result<()>>,
     stop: CancellationToken,
 }
@@ -95,29 +97,38 @@ impl fmt::Debug for Dns {
 }
 
 impl Dns {
-    /// Serves bound sockets on the current runtime: one UDP socket, or several that share an address.
+    /// Serves bound sockets: those of UDP, which share an address, on a shard each, TCP on the current runtime.
     ///
     /// # Errors
     /// When a socket does not tell its address.
-    #[expect(clippy::disallowed_types, reason = "hickory takes tokio's sockets; crate::net binds them")]
+    #[expect(clippy::disallowed_types, reason = "the listener is bound by crate::net")]
     pub fn start(
-        udp: Vec<tokio::net::UdpSocket>,
+        udp: Vec<DnsSocket>,
         tcp: tokio::net::TcpListener,
         inputs: Inputs,
+        shards: &Shards,
     ) -> io::Result<Self> {
         let addresses = Addresses {
-            udp: udp.iter().map(tokio::net::UdpSocket::local_addr).collect::<io::Result<_>>()?,
+            udp: udp.iter().map(DnsSocket::local_addr).collect::<io::Result<_>>()?,
             tcp: tcp.local_addr()?,
         };
         let responder = Responder::new(inputs);
         let stop = CancellationToken::new();
-        let mut server = Server::new(responder.clone());
-        for socket in udp {
-            server.register_socket(socket);
+        let (ending, ended) = mpsc::channel(udp.len().max(1));
+        for (shard, socket) in udp.into_iter().enumerate() {
+            let (responder, stop, ending) = (responder.clone(), stop.clone(), ending.clone());
+            shards.spawn_transient(shard, "dns", async move {
+                let ended = match socket.attach() {
+                    Ok(socket) => udp::serve(socket, responder, stop).await,
+                    Err(error) => Err(error),
+                };
+                // There is room for each socket's one word.
+                let _ = ending.try_send(ended);
+            });
         }
         let mut listening = JoinSet::new();
         listening.spawn(tcp::serve(tcp, responder, stop.clone()));
-        Ok(Self { addresses, udp: server, tcp: listening, stop })
+        Ok(Self { addresses, udp: ended, tcp: listening, stop })
     }
 
     /// Where it listens.
@@ -130,7 +141,10 @@ impl Dns {
     pub async fn failed(&mut self) -> DnsError {
         select! {
             biased;
-            ended = self.udp.block_until_done() => ended.map_or_else(Into::into, |()| DnsError::Ended),
+            ended = self.udp.recv() => match ended {
+                Some(Err(error)) => DnsError::Socket(error),
+                Some(Ok(())) | None => DnsError::Ended,
+            },
             Some(ended) = self.tcp.join_next() => match ended {
                 Ok(Ok(())) => DnsError::Ended,
                 Ok(Err(error)) => error.into(),
@@ -145,11 +159,13 @@ impl Dns {
     /// What had failed before.
     pub async fn shutdown(mut self) -> Result<(), DnsError> {
         self.stop.cancel();
-        let udp = self.udp.shutdown_gracefully().await;
         while let Some(ended) = self.tcp.join_next().await {
             ended??;
         }
-        Ok(udp?)
+        while let Some(ended) = self.udp.recv().await {
+            ended.map_err(DnsError::Socket)?;
+        }
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, slice, sync::Arc};
 
 use hickory_proto::{
-    op::{Edns, Header, HeaderCounts, Metadata, OpCode, Query, ResponseCode},
+    op::{Edns, Metadata, OpCode, Query, ResponseCode},
     rr::{
         DNSClass, Name, RData, Record,
         rdata::{A, NS, SOA, SRV, TXT},
@@ -11,8 +11,8 @@ use hickory_proto::{
     serialize::binary::BinEncoder,
 };
 use hickory_server::{
-    net::{runtime::Time, xfer::Protocol},
-    server::{Request, RequestHandler, ResponseHandler, ResponseInfo},
+    net::xfer::Protocol,
+    server::Request,
     zone_handler::{MessageResponse, MessageResponseBuilder, Queries},
 };
 use rand::{SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
@@ -133,20 +133,6 @@ impl Responder {
         encoder.set_max_size(reply.size_limit(protocol));
         reply.response(&request.queries, reply.edns.as_ref()).destructive_emit(&mut encoder).ok()?;
         Some(bytes)
-    }
-}
-
-#[async_trait::async_trait]
-impl RequestHandler for Responder {
-    async fn handle_request<R: ResponseHandler, T: Time>(
-        &self,
-        request: &Request,
-        mut out: R,
-    ) -> ResponseInfo {
-        let reply = self.reply(request);
-        let sent = out.send_response(reply.response(&request.queries, reply.edns.as_ref())).await;
-        // A full send queue or a closed socket: the client asks again.
-        sent.unwrap_or_else(|_| Header { metadata: reply.metadata, counts: HeaderCounts::default() }.into())
     }
 }
 

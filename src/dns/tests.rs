@@ -21,11 +21,15 @@ use tokio::{
 };
 
 use super::*;
-use crate::model::{
-    catalog::Protocol,
-    limits,
-    testing::instant,
-    zone::fixture::{Maps, port, row},
+use crate::{
+    model::{
+        catalog::Protocol,
+        limits,
+        testing::instant,
+        zone::fixture::{Maps, port, row},
+    },
+    net::dns_sockets,
+    supervise::{Shutdown, Tasks},
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,17 +47,19 @@ fn inputs(maps: Maps, seen: &Arc<Mutex<Vec<Observed>>>) -> Inputs {
 
 struct Running {
     dns: Dns,
+    /// Their tasks end with them.
+    _shards: Shards,
     seen: Arc<Mutex<Vec<Observed>>>,
 }
 
 impl Running {
-    #[expect(clippy::disallowed_types, reason = "this test is the one that binds")]
+    /// Two sockets of UDP, as a gateway of two shards has them.
     async fn with(maps: Maps) -> Self {
-        let any = (Ipv4Addr::LOCALHOST, 0);
-        let udp = tokio::net::UdpSocket::bind(any).await.expect("UDP");
-        let tcp = tokio::net::TcpListener::bind(any).await.expect("TCP");
+        let (udp, tcp) = dns_sockets((Ipv4Addr::LOCALHOST, 0).into(), 2).expect("sockets");
+        let shards = Shards::inline(2, &Tasks::new(Shutdown::new()), instant());
         let seen = Arc::default();
-        Self { dns: Dns::start(vec![udp], tcp, inputs(maps, &seen)).expect("started"), seen }
+        let dns = Dns::start(udp, tcp, inputs(maps, &seen), &shards).expect("started");
+        Self { dns, _shards: shards, seen }
     }
 
     #[expect(clippy::disallowed_types, reason = "a client's socket")]

@@ -299,6 +299,10 @@ pub const UNSYNCED_GRACE_AFTER_JOIN: Duration = Duration::from_secs(30);
 pub const UNPRIVILEGED_PORT_OFFSET: u16 = 20_000;
 /// Largest UDP answer (DNS flag day 2020).
 pub const DNS_UDP_BYTES_MAX: u16 = 1_232;
+/// Largest question over UDP; what is longer is cut, and then not understood.
+pub const DNS_UDP_QUESTION_BYTES_MAX: usize = 4_096;
+/// Questions answered in a row before the shard's other work.
+pub const DNS_UDP_BURST: usize = 32;
 /// Records of one answer; a headless service with more endpoints answers with as many of them.
 pub const DNS_RECORDS_MAX: usize = 512;
 /// DNS over TCP: connections at once; further ones wait in the kernel's queue.

@@ -1,5 +1,4 @@
-//! The DNS server's sockets, in the types that hickory takes. Not behind `Net`: a simulation asks the
-//! zone directly.
+//! The DNS server's sockets. Not behind `Net`: a simulation asks the zone directly.
 
 use std::{io, net::SocketAddr};
 
@@ -7,12 +6,34 @@ use tokio::net::{TcpListener, UdpSocket};
 
 use super::group;
 
+/// A bound UDP socket that does not belong to a runtime yet.
+#[derive(Debug)]
+pub struct DnsSocket(std::net::UdpSocket);
+
+impl DnsSocket {
+    /// Where it is bound.
+    ///
+    /// # Errors
+    /// The system's.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+
+    /// Ready for use on the calling runtime, which drives it from now on.
+    ///
+    /// # Errors
+    /// When the runtime does not take it.
+    pub fn attach(self) -> io::Result<UdpSocket> {
+        UdpSocket::from_std(self.0)
+    }
+}
+
 /// Binds a UDP socket for DNS on the calling runtime. Port 0 takes a free one.
 ///
 /// # Errors
 /// The system's: `AddrInUse`, `PermissionDenied` and others.
 pub fn dns_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    only(group::open_udp(addr, 1)?).and_then(UdpSocket::from_std)
+    only(group::open_udp_spread(addr, 1)?).and_then(UdpSocket::from_std)
 }
 
 /// Listens on TCP for DNS on the calling runtime. Port 0 takes a free one.
@@ -23,17 +44,17 @@ pub fn dns_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
     only(group::open_tcp(addr, 1)?).and_then(TcpListener::from_std)
 }
 
-/// Both sockets of DNS on one address. With port 0, UDP takes a free one and TCP the same; where TCP finds
-/// it taken, the next one is tried.
+/// The sockets of DNS on one address: `shards` of UDP, over which the kernel spreads senders, and one of TCP.
+/// With port 0, UDP takes a free one and TCP the same; where TCP finds it taken, the next one is tried.
 ///
 /// # Errors
 /// As [`dns_udp`].
-pub fn dns_pair(addr: SocketAddr) -> io::Result<(UdpSocket, TcpListener)> {
+pub fn dns_sockets(addr: SocketAddr, shards: usize) -> io::Result<(Vec<DnsSocket>, TcpListener)> {
     const TRIES: usize = 32;
     let mut last = io::Error::from(io::ErrorKind::AddrInUse);
     for _ in 0..TRIES {
-        let udp = dns_udp(addr)?;
-        match dns_tcp(udp.local_addr()?) {
+        let udp: Vec<_> = group::open_udp_spread(addr, shards.max(1))?.into_iter().map(DnsSocket).collect();
+        match dns_tcp(udp[0].local_addr()?) {
             Ok(tcp) => return Ok((udp, tcp)),
             Err(error) if addr.port() == 0 && error.kind() == io::ErrorKind::AddrInUse => last = error,
             Err(error) => return Err(error),

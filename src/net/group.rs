@@ -65,6 +65,12 @@ pub(super) fn open_udp(addr: SocketAddr, count: usize) -> io::Result<Vec<UdpSock
     Ok(sockets.into_iter().map(UdpSocket::from).collect())
 }
 
+/// Opens `count` UDP sockets on `addr`, over which the kernel spreads senders; they do not block.
+pub(super) fn open_udp_spread(addr: SocketAddr, count: usize) -> io::Result<Vec<UdpSocket>> {
+    let sockets = open(addr, count, Type::DGRAM, Protocol::UDP)?;
+    Ok(sockets.into_iter().map(UdpSocket::from).collect())
+}
+
 /// Opens `count` listening TCP sockets on `addr`; they do not block.
 pub(super) fn open_tcp(addr: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let sockets = open(addr, count, Type::STREAM, Protocol::TCP)?;

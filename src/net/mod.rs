@@ -25,7 +25,7 @@ use std::{
 use quinn::AsyncUdpSocket;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use dns::{dns_pair, dns_tcp, dns_udp};
+pub use dns::{DnsSocket, dns_sockets, dns_tcp, dns_udp};
 pub use group::{BufferReport, steer};
 pub use interfaces::interfaces;
 pub use os::{Os, raise_open_files};
