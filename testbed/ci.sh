@@ -51,7 +51,7 @@ inside() {
 names_and_connections() {
   local server address answer
   server=$("$testbed" status | awk '$1 == "east" && $2 == "gateway" { print $6 }')
-  address=$(inside dig +short +time=3 -p "${server##*:}" "@${server%:*}" web.default.svc.clusterset.local) || return 1
+  address=$(inside dig +short +time=3 -p "${server##*:}" "@${server%:*}" web.shop.svc.clusterset.local) || return 1
   echo "web is $address, says $server"
   answer=$(inside curl -sS --max-time 5 "http://$address:8080/") || return 1
   echo "answered by: $answer"

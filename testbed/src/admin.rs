@@ -87,7 +87,7 @@ impl Admin {
         Ok(std::net::SocketAddr::new(address.parse()?, u16::try_from(number)?))
     }
 
-    fn get(&self, path: &str) -> Result<Value> {
+    pub(crate) fn get(&self, path: &str) -> Result<Value> {
         let mut stream = UnixStream::connect(&self.socket)
             .with_context(|| format!("no gateway answers on {}", self.socket.display()))?;
         stream.set_read_timeout(Some(Duration::from_secs(2)))?;

@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    emulator::link::{Bursts, Shape},
-    fault::Target,
+    emulator::link::Change,
+    fault::{Protocol, Target},
     ground::BackendName,
     load::Kind,
-    quantity::{Rate, Share, Span},
+    quantity::Span,
     scenario::Load,
     server::Defect,
     verb::failover::Kill,
@@ -51,6 +51,11 @@ pub(crate) enum Verb {
     /// Break something, or mend it
     #[command(subcommand)]
     Fault(FaultVerb),
+    /// Write the last packets offered to the WAN to a file (pcapng)
+    Capture {
+        /// The file
+        file: PathBuf,
+    },
     /// Run a load through what stands and account for every request
     Load(LoadArgs),
     /// Take something away under load, repeatedly, and measure what clients saw
@@ -97,70 +102,7 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "FILE")]
     pub(crate) scenario: Option<PathBuf>,
     #[command(flatten)]
-    pub(crate) link: ShapeArgs,
-}
-
-/// The shape of a link.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "Links")]
-pub(crate) struct ShapeArgs {
-    /// Delay, one way
-    #[arg(long)]
-    delay: Option<Span>,
-    /// Jitter on top of the delay
-    #[arg(long)]
-    jitter: Option<Span>,
-    /// Random loss
-    #[arg(long)]
-    loss: Option<Share>,
-    /// Loss in bursts: chance to enter, chance to leave, loss inside
-    #[arg(long, value_name = "ENTER,LEAVE,LOSS", value_parser = parse_bursts)]
-    bursts: Option<Bursts>,
-    /// Rate
-    #[arg(long)]
-    rate: Option<Rate>,
-    /// Queue in front of the rate
-    #[arg(long)]
-    queue: Option<Span>,
-    /// Share that overtakes
-    #[arg(long)]
-    reorder: Option<Share>,
-    /// Share that comes twice
-    #[arg(long)]
-    duplicate: Option<Share>,
-    /// Share with a bit turned
-    #[arg(long)]
-    corrupt: Option<Share>,
-    /// Largest packet that passes, in bytes
-    #[arg(long)]
-    mtu: Option<usize>,
-}
-
-fn parse_bursts(text: &str) -> Result<Bursts, String> {
-    let parts: Vec<Share> = text.split(',').map(str::parse).collect::<Result<_, _>>()?;
-    match parts[..] {
-        [enter, leave, loss] => Ok(Bursts { enter, leave, loss }),
-        _ => Err("write three shares, as 1%,25%,100%".to_owned()),
-    }
-}
-
-impl ShapeArgs {
-    /// A shape with what was typed put over it.
-    pub(crate) fn over(&self, shape: Shape) -> Shape {
-        Shape {
-            up: shape.up,
-            delay: self.delay.unwrap_or(shape.delay),
-            jitter: self.jitter.unwrap_or(shape.jitter),
-            loss: self.loss.unwrap_or(shape.loss),
-            bursts: self.bursts.or(shape.bursts),
-            rate: self.rate.or(shape.rate),
-            queue: self.queue.unwrap_or(shape.queue),
-            reorder: self.reorder.unwrap_or(shape.reorder),
-            duplicate: self.duplicate.unwrap_or(shape.duplicate),
-            corrupt: self.corrupt.unwrap_or(shape.corrupt),
-            mtu: self.mtu.or(shape.mtu),
-        }
-    }
+    pub(crate) link: Change,
 }
 
 /// `testbed fault`.
@@ -168,7 +110,7 @@ impl ShapeArgs {
 pub(crate) enum FaultVerb {
     /// SIGKILL: west, west/1, west/active, west/endpoint/1, west/endpoints
     Kill { target: Target },
-    /// SIGSTOP
+    /// SIGSTOP; also of wan, the relay or emulator
     Stop { target: Target },
     /// SIGCONT
     Cont { target: Target },
@@ -184,6 +126,9 @@ pub(crate) enum FaultVerb {
         /// Heal after this time
         #[arg(long = "for")]
         lasting: Option<Span>,
+        /// Begin after this time
+        #[arg(long)]
+        after: Option<Span>,
     },
     /// End a partition
     Heal { from: String, to: String },
@@ -194,10 +139,38 @@ pub(crate) enum FaultVerb {
         /// Only from the first to the second
         #[arg(long)]
         one_way: bool,
+        /// Change it back after this time
+        #[arg(long = "for")]
+        lasting: Option<Span>,
+        /// Change it after this time
+        #[arg(long)]
+        after: Option<Span>,
         #[command(flatten)]
-        shape: ShapeArgs,
+        shape: Change,
     },
-    /// Make a cluster's NAT forget its flows
+    /// Drop or refuse packets between two clusters in their routers, by nft rules (netns)
+    Block {
+        from: String,
+        to: String,
+        /// Only from the first to the second
+        #[arg(long)]
+        one_way: bool,
+        /// Only this protocol
+        #[arg(long, value_enum)]
+        protocol: Option<Protocol>,
+        /// Only packets of more bytes, IP header included
+        #[arg(long, value_name = "BYTES")]
+        longer_than: Option<u16>,
+        /// Tell the sender: port unreachable for UDP, reset for TCP
+        #[arg(long)]
+        reject: bool,
+        /// End it after this time
+        #[arg(long = "for")]
+        lasting: Option<Span>,
+    },
+    /// End a block
+    Unblock { from: String, to: String },
+    /// Make a cluster's NAT forget its flows: they go on from new ports
     Rebind { cluster: String },
 }
 
@@ -284,7 +257,7 @@ pub(crate) struct FailoverArgs {
     #[command(flatten)]
     pub(crate) load: LoadFlags,
     #[command(flatten)]
-    pub(crate) link: ShapeArgs,
+    pub(crate) link: Change,
 }
 
 /// `testbed backend`.

@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{emulator::link::Shape, quantity::Span, scenario::Scenario};
+use crate::{emulator::link::Change, quantity::Span, scenario::Scenario};
 
 /// What a signal goes to: `west`, `west/1` (a gateway), `west/endpoint/1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +20,31 @@ pub(crate) enum Target {
     Endpoint(String, usize),
     /// All endpoints of a cluster; its gateways stay.
     Endpoints(String),
+    /// The relay or emulator: stopped, it holds back everything between clusters.
+    Wan,
+}
+
+/// What a block is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Protocol {
+    /// The links of gateways.
+    Udp,
+    /// What they fall back to.
+    Tcp,
+}
+
+/// Which packets a router keeps back, and how.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Block {
+    /// Only these; all when it is not said.
+    pub(crate) protocol: Option<Protocol>,
+    /// Only packets of more bytes, IP header included.
+    pub(crate) longer_than: Option<u16>,
+    /// The sender is told; else it hears nothing.
+    pub(crate) reject: bool,
+    /// It ends by itself.
+    pub(crate) lasting: Option<Span>,
 }
 
 /// A fault, or the end of one.
@@ -45,27 +70,47 @@ pub(crate) enum Fault {
     },
     /// Ends a partition.
     Heal { from: String, to: String },
-    /// Sets the shape of a link, both directions unless `one_way`.
+    /// Changes the shape of a link, both directions unless `one_way`; what is not named stays.
     Link {
         from: String,
         to: String,
         #[serde(default)]
         one_way: bool,
-        shape: Shape,
+        shape: Change,
+        #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+        lasting: Option<Span>,
     },
+    /// The routers drop or refuse packets between two clusters; a second block replaces the first.
+    Block {
+        from: String,
+        to: String,
+        #[serde(default)]
+        one_way: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        protocol: Option<Protocol>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        longer_than: Option<u16>,
+        #[serde(default)]
+        reject: bool,
+        #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+        lasting: Option<Span>,
+    },
+    /// Ends a block.
+    Unblock { from: String, to: String },
     /// The cluster's NAT forgets its flows: they continue from new ports.
     Rebind { cluster: String },
 }
 
 impl Target {
-    /// The cluster it is in.
-    pub(crate) fn cluster(&self) -> &str {
+    /// The cluster it is in; the WAN is in none.
+    pub(crate) fn cluster(&self) -> Option<&str> {
         match self {
             Self::Cluster(name)
             | Self::Active(name)
             | Self::Endpoints(name)
             | Self::Gateway(name, _)
-            | Self::Endpoint(name, _) => name,
+            | Self::Endpoint(name, _) => Some(name),
+            Self::Wan => None,
         }
     }
 }
@@ -78,6 +123,7 @@ impl FromStr for Target {
         let cluster = parts[0].to_owned();
         let number = |text: &str| text.parse::<usize>().ok().filter(|number| *number > 0);
         let found = match parts[1..] {
+            [] if cluster == "wan" => Some(Self::Wan),
             [] if !cluster.is_empty() => Some(Self::Cluster(cluster)),
             ["active"] => Some(Self::Active(cluster)),
             ["endpoints"] => Some(Self::Endpoints(cluster)),
@@ -101,6 +147,7 @@ impl fmt::Display for Target {
             Self::Active(cluster) => write!(f, "{cluster}/active"),
             Self::Endpoint(cluster, number) => write!(f, "{cluster}/endpoint/{number}"),
             Self::Endpoints(cluster) => write!(f, "{cluster}/endpoints"),
+            Self::Wan => f.write_str("wan"),
         }
     }
 }
@@ -125,7 +172,12 @@ impl Fault {
             | Self::Stop { target }
             | Self::Cont { target }
             | Self::Restart { target } => {
-                let cluster = &scenario.clusters[scenario.cluster(target.cluster())?];
+                let Some(cluster) = target.cluster() else {
+                    let held = matches!(self, Self::Stop { .. } | Self::Cont { .. });
+                    ensure!(held, "the WAN is only stopped and continued: its devices end with it");
+                    return Ok(());
+                };
+                let cluster = &scenario.clusters[scenario.cluster(cluster)?];
                 match target {
                     Target::Gateway(name, number) if *number > cluster.gateways => {
                         bail!("`{name}` has no gateway {number}, only {}", cluster.gateways)
@@ -136,7 +188,11 @@ impl Fault {
                     _ => Ok(()),
                 }
             }
-            Self::Partition { from, to, .. } | Self::Heal { from, to } | Self::Link { from, to, .. } => {
+            Self::Partition { from, to, .. }
+            | Self::Heal { from, to }
+            | Self::Link { from, to, .. }
+            | Self::Block { from, to, .. }
+            | Self::Unblock { from, to } => {
                 ensure!(scenario.cluster(from)? != scenario.cluster(to)?, "`{from}` has no link to itself");
                 Ok(())
             }
@@ -156,6 +212,20 @@ impl fmt::Display for Fault {
             Self::Partition { from, to, .. } => write!(f, "partition {from} -> {to}"),
             Self::Heal { from, to } => write!(f, "heal {from} <-> {to}"),
             Self::Link { from, to, .. } => write!(f, "change the link {from} - {to}"),
+            Self::Block { from, to, one_way, protocol, longer_than, reject, .. } => {
+                let arrow = if *one_way { "->" } else { "<->" };
+                f.write_str(if *reject { "refuse" } else { "drop" })?;
+                match protocol {
+                    Some(Protocol::Udp) => f.write_str(" UDP")?,
+                    Some(Protocol::Tcp) => f.write_str(" TCP")?,
+                    None => {}
+                }
+                if let Some(bytes) = longer_than {
+                    write!(f, " longer than {bytes}")?;
+                }
+                write!(f, " {from} {arrow} {to}")
+            }
+            Self::Unblock { from, to } => write!(f, "unblock {from} <-> {to}"),
             Self::Rebind { cluster } => write!(f, "rebind {cluster}"),
         }
     }

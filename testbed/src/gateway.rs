@@ -18,9 +18,11 @@ use crate::{
 };
 
 /// The sample service's name, as its DNS name starts.
-pub(crate) const SERVICE: &str = "web.default.";
+pub(crate) const SERVICE: &str = "web.shop.";
 /// Its ports: name and number.
 pub(crate) const PORTS: [(&str, u16); 3] = [("http", 8080), ("echo", 8081), ("greet", 8082)];
+/// The port of the first of them for clients that name none, where a gateway may listen on it.
+const PLAIN: (&str, u16) = ("plain", 80);
 /// The longest path of a Unix socket, less what the daemon adds to the state folder.
 const LONGEST_STATE: usize = 60;
 
@@ -53,16 +55,17 @@ fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     }
     let scenario = &standing.scenario;
     if !scenario.order.is_empty() && scenario.client().is_ok_and(|client| client == cluster) {
-        text.push_str(&format!("[[failover]]\nnames = [\"default/web\"]\norder = {:?}\n", scenario.order));
+        text.push_str(&format!("[[failover]]\nnames = [\"shop/web\"]\norder = {:?}\n", scenario.order));
     }
     if plan.endpoints == 0 {
         return text;
     }
-    text.push_str("[[export]]\nnamespace = \"default\"\nname = \"web\"\nidempotent = true\n");
+    text.push_str("[[export]]\nnamespace = \"shop\"\nname = \"web\"\nidempotent = true\n");
     let ground = ground(standing.backend);
-    for (name, port) in PORTS {
+    let plain = ground.ports_below_1024().then_some((PLAIN.0, PLAIN.1, PORTS[0].1));
+    for (name, port, at) in PORTS.map(|(name, port)| (name, port, port)).into_iter().chain(plain) {
         let to: Vec<String> = (0..plan.endpoints)
-            .map(|endpoint| format!("\"{}:{port}\"", ground.endpoint(standing, cluster, endpoint)))
+            .map(|endpoint| format!("\"{}:{at}\"", ground.endpoint(standing, cluster, endpoint)))
             .collect();
         text.push_str(&format!(
             "[[export.port]]\nname = \"{name}\"\nport = {port}\nto = [{}]\n",

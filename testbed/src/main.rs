@@ -8,6 +8,7 @@ mod fault;
 mod gateway;
 mod ground;
 mod interrupt;
+mod kept;
 mod load;
 mod monotonic;
 mod process;
@@ -61,8 +62,12 @@ fn run(cli: Cli) -> Result<bool> {
         Verb::Fault(fault) => {
             let mut standing = Standing::find(&folder)?;
             let _lock = Lock::take(&folder)?;
-            let fault = typed_fault(&standing, fault)?;
-            screen::say(&verb::fault::inflict(&mut standing, &fault)?);
+            let (fault, after) = typed_fault(fault);
+            screen::say(&verb::fault::inflict(&mut standing, &fault, after)?);
+        }
+        Verb::Capture { file } => {
+            let to = std::path::absolute(file)?;
+            Standing::find(&folder)?.wan().ask(&emulator::control::Request::WriteCapture { to })?;
         }
         Verb::Load(args) => run_load(&folder, &args, json)?,
         Verb::Failover(args) => return run_failover(&folder, tombolo, &args, json),
@@ -90,22 +95,27 @@ fn default_folder() -> PathBuf {
     base.join("tombolo-testbed")
 }
 
-fn typed_fault(standing: &Standing, typed: FaultVerb) -> Result<Fault> {
-    Ok(match typed {
+/// The fault, and how much later it is to begin.
+fn typed_fault(typed: FaultVerb) -> (Fault, Option<quantity::Span>) {
+    let fault = match typed {
         FaultVerb::Kill { target } => Fault::Kill { target },
         FaultVerb::Stop { target } => Fault::Stop { target },
         FaultVerb::Cont { target } => Fault::Cont { target },
         FaultVerb::Restart { target } => Fault::Restart { target },
-        FaultVerb::Partition { from, to, one_way, lasting } => {
-            Fault::Partition { from, to, one_way, lasting }
+        FaultVerb::Partition { from, to, one_way, lasting, after } => {
+            return (Fault::Partition { from, to, one_way, lasting }, after);
         }
         FaultVerb::Heal { from, to } => Fault::Heal { from, to },
-        FaultVerb::Link { from, to, one_way, shape } => {
-            let shape = shape.over(standing.wan().shape(&from, &to)?);
-            Fault::Link { from, to, one_way, shape }
+        FaultVerb::Link { from, to, one_way, lasting, after, shape } => {
+            return (Fault::Link { from, to, one_way, shape, lasting }, after);
         }
+        FaultVerb::Block { from, to, one_way, protocol, longer_than, reject, lasting } => {
+            Fault::Block { from, to, one_way, protocol, longer_than, reject, lasting }
+        }
+        FaultVerb::Unblock { from, to } => Fault::Unblock { from, to },
         FaultVerb::Rebind { cluster } => Fault::Rebind { cluster },
-    })
+    };
+    (fault, None)
 }
 
 fn run_load(folder: &std::path::Path, args: &LoadArgs, json: bool) -> Result<()> {
@@ -124,6 +134,7 @@ fn run_load(folder: &std::path::Path, args: &LoadArgs, json: bool) -> Result<()>
         };
         verb::inner::runtime()?.block_on(load::run(plan, |_| {}))?
     } else {
+        interrupt::note_signals()?;
         let standing = Standing::find(folder)?;
         let plan = verb::load::plan(&standing, &args.load.over(&standing.scenario.load))?;
         verb::load::Running::start(&standing, &plan)?.finish()?
@@ -157,7 +168,7 @@ fn run_failover(
     measured(&mut standing, Some(args.kill), args.reps, assertions, json, args.backend.is_some())
 }
 
-/// Runs the repetitions, reports, keeps the logs of a failure, and takes down what it brought up.
+/// Runs the repetitions, reports, keeps what there is of a failure, and takes down what it brought up.
 fn measured(
     standing: &mut Standing,
     kill: Option<verb::failover::Kill>,
@@ -166,16 +177,17 @@ fn measured(
     json: bool,
     own: bool,
 ) -> Result<bool> {
-    let command = std::env::args().collect::<Vec<_>>().join(" ");
-    let result = verb::failover::repeat(standing, kill, reps);
+    let command = kept::command_line();
+    let result = verb::failover::repeat(standing, kill, reps, &assertions);
     let report = result.map(|reps| report::Report::new(standing, reps, assertions, command.clone()));
     let pass = report.as_ref().is_ok_and(|report| report.pass);
     if !pass && !interrupt::asked() {
-        let kept = match standing.keep_logs() {
+        let json = report.as_ref().ok().map(serde_json::to_string_pretty).transpose()?;
+        let kept = match kept::failure(standing, &command, json.as_deref()) {
             Ok(kept) => kept.display().to_string(),
-            Err(error) => format!("not kept: {error:#}"),
+            Err(error) => format!("nothing: {error:#}"),
         };
-        screen::note(&format!("logs: {kept}\nrepeat: {command}"));
+        screen::note(&format!("kept: {kept}\nrepeat: {command}"));
     }
     if own {
         verb::down::take_down(standing)?;

@@ -58,14 +58,25 @@ impl Repetition {
     }
 }
 
-/// The longest time between two answers, one after the other, of which the second came after the fault.
+impl Repetition {
+    /// Whether one of the assertions would not hold, were this repetition the only one.
+    pub(crate) fn breaks(&self, assertions: &[Assertion]) -> bool {
+        let figures = figures(std::slice::from_ref(self));
+        assertions.iter().any(|assertion| !assertion.holds(&figures))
+    }
+}
+
+/// The longest time between two answers, one after the other, of which the second came after the fault. Once no
+/// request was due any more, silence is no gap.
 fn gap(records: &[Record], fault_at: u64) -> u64 {
     let mut answers: Vec<u64> = records.iter().filter(|r| r.answered()).map(|r| r.done).collect();
     answers.sort_unstable();
     let before = answers.iter().rev().find(|at| **at < fault_at).copied().unwrap_or(fault_at);
     let last_fate = records.iter().map(|record| record.done).max().unwrap_or(before);
+    let last_due = records.iter().map(|record| record.intended).max().unwrap_or(before);
     let after = answers.into_iter().filter(|at| *at >= fault_at).chain([last_fate]);
-    after.scan(before, |last, at| Some(at.saturating_sub(std::mem::replace(last, at)))).max().unwrap_or(0)
+    let spans = after.scan(before, |last, at| Some((std::mem::replace(last, at), at)));
+    spans.filter(|(from, _)| *from <= last_due).map(|(from, to)| to.saturating_sub(from)).max().unwrap_or(0)
 }
 
 /// Everything to know about some repetitions.
@@ -87,6 +98,8 @@ pub(crate) struct Report {
     pub(crate) commit: Option<String>,
     /// The kernel, and its TCP congestion control.
     pub(crate) host: String,
+    /// Processors, and the load average of the last minute as it was at the end.
+    pub(crate) load: String,
     /// What was run.
     pub(crate) scenario: Scenario,
     /// The repetitions.
@@ -134,6 +147,11 @@ impl Report {
                 "Linux {}, {}",
                 proc("/proc/sys/kernel/osrelease"),
                 proc("/proc/sys/net/ipv4/tcp_congestion_control")
+            ),
+            load: format!(
+                "{} processors, load average {}",
+                std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+                proc("/proc/loadavg").split(' ').next().unwrap_or_default()
             ),
             scenario: standing.scenario.clone(),
             repetitions,
@@ -255,6 +273,8 @@ mod tests {
         let records = [record(0, 990, Fate::Ok), record(1_010, 11_010, Fate::Unanswered)];
         assert_eq!(gap(&records, 1_000 * ms), 10_020 * ms);
         assert_eq!(gap(&records[..1], 1_000 * ms), 0, "nothing was due any more");
+        let straggler = [record(990, 1_000, Fate::Ok), record(900, 3_000, Fate::Retried)];
+        assert_eq!(gap(&straggler, 1_000 * ms), 0, "nor when a straggler came");
     }
 
     #[test]

@@ -154,24 +154,9 @@ impl Standing {
         self.folder.join("s").join(cluster)
     }
 
-    /// Copies the logs and configurations next to the folder, for reading after `down`.
-    pub(crate) fn keep_logs(&self) -> Result<PathBuf> {
-        let name = format!("testbed-kept-{}", self.run);
-        let kept = self.folder.parent().unwrap_or(&self.folder).join(name);
-        for cluster in &self.scenario.clusters {
-            let to = kept.join(&cluster.name);
-            fs::create_dir_all(&to)?;
-            for entry in fs::read_dir(self.cluster_folder(&cluster.name))?.flatten() {
-                fs::copy(entry.path(), to.join(entry.file_name()))?;
-            }
-        }
-        fs::copy(self.folder.join(FILE), kept.join(FILE))?;
-        Ok(kept)
-    }
-
     /// Removes what the run wrote, the state file last.
     pub(crate) fn erase(&self) -> Result<()> {
-        for name in ["c", "s"] {
+        for name in ["c", "s", "kept"] {
             let path = self.folder.join(name);
             if path.exists() {
                 fs::remove_dir_all(&path).with_context(|| format!("{} cannot be removed", path.display()))?;

@@ -146,7 +146,7 @@ class Api(socketserver.StreamRequestHandler):
             learn(json.loads(body))
             answer = {"step": "done"}
         elif head[1] == "/v1/services":
-            answer = {"services": [{"dns_name": "web.default.svc.clusterset.local", "virtual_ip": vip,
+            answer = {"services": [{"dns_name": "web.shop.svc.clusterset.local", "virtual_ip": vip,
                       "ports": [{"name": n, "port": p} for n, p in NUMBERS.items()]}]}
         else:
             answer = {"ready": True, "addresses": {"quic": quic}, "peers": peer_status()}

@@ -30,6 +30,12 @@ pub(crate) enum Request {
     Rebind { cluster: String },
     /// Does something later.
     At { after: Span, request: Box<Self> },
+    /// Forgets what is to be done later.
+    Forget,
+    /// Forgets the packets captured so far.
+    ClearCapture,
+    /// Writes the packets captured to a file.
+    WriteCapture { to: PathBuf },
     /// Ends the emulator.
     Stop,
 }

@@ -4,12 +4,13 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::SocketAddr,
     os::{
         fd::{AsFd, BorrowedFd},
         unix::net::{UnixListener, UnixStream},
     },
     path::Path,
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, Result};
@@ -19,6 +20,7 @@ use nix::{
 };
 
 use super::{
+    capture::{Capture, start_of},
     control::{LinkStatus, Reply, Request, read_request, write_reply},
     link::{Link, Nanos, Shape},
 };
@@ -65,6 +67,8 @@ pub(crate) struct Packet<R> {
     pub(crate) to: usize,
     /// How the medium delivers it.
     pub(crate) route: R,
+    /// Source and destination, for a packet that is the payload of a datagram.
+    pub(crate) datagram: Option<(SocketAddr, SocketAddr)>,
     /// The packet.
     pub(crate) bytes: Vec<u8>,
 }
@@ -97,6 +101,7 @@ pub(crate) struct Engine<M: Medium> {
     control: UnixListener,
     stopping: bool,
     awake: Awake,
+    capture: Capture,
 }
 
 impl<M: Medium> Engine<M> {
@@ -126,6 +131,7 @@ impl<M: Medium> Engine<M> {
             control,
             stopping: false,
             awake: Awake::default(),
+            capture: Capture::default(),
         })
     }
 
@@ -189,8 +195,12 @@ impl<M: Medium> Engine<M> {
         for _ in 0..TURN {
             match self.medium.receive(port) {
                 Ok(Some(packet)) => {
-                    let now = monotonic::nanos();
-                    self.link(packet.from, packet.to).offer(now, packet.route, packet.bytes);
+                    let (now, start) = (monotonic::nanos(), start_of(&packet.bytes, packet.datagram));
+                    let link = self.link(packet.from, packet.to);
+                    let before = link.counts();
+                    link.offer(now, packet.route, packet.bytes);
+                    let after = link.counts();
+                    self.capture.remember(now, (packet.from, packet.to), start, before, after);
                 }
                 Ok(None) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -269,6 +279,14 @@ impl<M: Medium> Engine<M> {
                 let at = monotonic::nanos().saturating_add(after.nanos());
                 self.schedule.insert((at, self.scheduled), *request);
             }
+            Request::Forget => self.schedule.clear(),
+            Request::ClearCapture => self.capture.clear(),
+            Request::WriteCapture { to } => {
+                let wall = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+                let epoch = u64::try_from(wall)?.saturating_sub(monotonic::nanos());
+                let written = self.capture.write(&to, &self.names, epoch);
+                written.with_context(|| format!("the capture cannot be written to {}", to.display()))?;
+            }
             Request::Stop => self.stopping = true,
         }
         Ok(Vec::new())
@@ -281,7 +299,11 @@ impl<M: Medium> Engine<M> {
             }
             Request::Rebind { cluster } => self.cluster(cluster).map(|_| ()),
             Request::At { .. } => anyhow::bail!("a scheduled change cannot schedule another"),
-            Request::Status | Request::Stop => Ok(()),
+            Request::Status
+            | Request::Forget
+            | Request::ClearCapture
+            | Request::WriteCapture { .. }
+            | Request::Stop => Ok(()),
         }
     }
 

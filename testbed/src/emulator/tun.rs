@@ -84,7 +84,7 @@ impl Medium for Devices {
         let Some(to) = self.networks.iter().position(|network| *network == [a, b, c]) else {
             return Ok(None);
         };
-        Ok(Some(Packet { from: port, to, route: to, bytes: packet.to_vec() }))
+        Ok(Some(Packet { from: port, to, route: to, datagram: None, bytes: packet.to_vec() }))
     }
 
     fn deliver(&mut self, route: &usize, packet: &[u8]) {

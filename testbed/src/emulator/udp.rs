@@ -137,20 +137,22 @@ impl Medium for Relay {
 
     fn receive(&mut self, port: usize) -> io::Result<Option<Packet<Route>>> {
         if let Some((front, socket)) = self.fronts.get(port) {
-            let to = front.cluster;
+            let (to, listen) = (front.cluster, front.listen);
             let (length, source) = socket.recv_from(&mut self.buffer)?;
             let bytes = self.buffer[..length].to_vec();
             let session = self.session(port, source)?;
             let route = Route { session: session.serial, back: false };
-            return Ok(Some(Packet { from: session.from, to, route, bytes }));
+            let datagram = Some((source, listen));
+            return Ok(Some(Packet { from: session.from, to, route, datagram, bytes }));
         }
         let Some(session) = self.sessions.get(port - self.fronts.len()) else {
             return Err(io::ErrorKind::WouldBlock.into());
         };
         let length = session.socket.recv(&mut self.buffer)?;
         let route = Route { session: session.serial, back: true };
-        let (from, to) = (self.fronts[session.front].0.cluster, session.from);
-        Ok(Some(Packet { from, to, route, bytes: self.buffer[..length].to_vec() }))
+        let front = &self.fronts[session.front].0;
+        let (from, to, datagram) = (front.cluster, session.from, Some((front.listen, session.source)));
+        Ok(Some(Packet { from, to, route, datagram, bytes: self.buffer[..length].to_vec() }))
     }
 
     fn deliver(&mut self, route: &Route, packet: &[u8]) {

@@ -1,7 +1,9 @@
 //! The seam between what a testbed is and what it stands on. A backend gives addresses and places; all
 //! else is the same on each.
 
+mod conntrack;
 mod netns;
+mod nft;
 mod proc;
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     emulator::{tun::Side, udp::Front},
+    fault::Block,
     scenario::Scenario,
     standing::Standing,
 };
@@ -77,10 +80,18 @@ pub(crate) trait Ground {
     fn listens(&self, standing: &Standing, cluster: usize, gateway: usize) -> Listens;
     /// Where an endpoint listens.
     fn endpoint(&self, standing: &Standing, cluster: usize, endpoint: usize) -> IpAddr;
+    /// Whether gateways may listen on ports below 1024.
+    fn ports_below_1024(&self) -> bool;
     /// What a command in that cluster must be preceded by.
     fn prefix(&self, standing: &Standing, cluster: usize) -> Vec<String>;
     /// Makes the cluster's NAT forget its flows.
     fn rebind(&self, standing: &Standing, cluster: usize) -> Result<()>;
+    /// Keeps packets from one cluster to another back at the sender's router, in place of an earlier block.
+    fn block(&self, standing: &Standing, from: usize, to: usize, block: &Block) -> Result<()>;
+    /// Ends a block, also where there is none.
+    fn unblock(&self, standing: &Standing, from: usize, to: usize) -> Result<()>;
+    /// The blocks that hold now, for people, each with its count.
+    fn blocks(&self, standing: &Standing) -> Vec<String>;
     /// Takes away what `prepare` made, also half of it, also twice.
     fn remove(&self, standing: &Standing) -> Result<()>;
 }

@@ -2,6 +2,7 @@
 //! with NAT before the WAN. All names carry the run's id; all nft rules and devices live inside.
 
 use std::{
+    fs,
     io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
@@ -10,11 +11,16 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Ground, Listens, WanMedium};
-use crate::{emulator::tun::Side, scenario::Scenario, standing::Standing};
+use super::{Ground, Listens, WanMedium, conntrack, nft};
+use crate::{emulator::tun::Side, fault::Block, scenario::Scenario, standing::Standing};
 
 /// The WAN device in a router.
-const WAN: &str = "wan0";
+pub(super) const WAN: &str = "wan0";
+
+/// Where `ip netns exec` looks for what a namespace has of its own.
+const SETTINGS: &str = "/etc/netns";
+/// Name servers that resolvers read.
+const RESOLVERS: usize = 3;
 
 /// The backend.
 pub(super) struct Netns;
@@ -32,12 +38,12 @@ fn router(standing: &Standing, cluster: usize) -> String {
 }
 
 /// The address of a gateway behind NAT, the same in every cluster.
-fn private(member: usize) -> Ipv4Addr {
+pub(super) fn private(member: usize) -> Ipv4Addr {
     Ipv4Addr::new(10, 0, 0, 11 + octet(member))
 }
 
 /// The address of a router on the WAN (member 0) or of a gateway there (from 1).
-fn public(cluster: usize, member: usize) -> Ipv4Addr {
+pub(super) fn public(cluster: usize, member: usize) -> Ipv4Addr {
     Ipv4Addr::new(198, 18, 1 + octet(cluster), if member == 0 { 1 } else { 10 + octet(member) })
 }
 
@@ -58,17 +64,22 @@ fn run(command: &[&str], input: &str) -> Result<()> {
     Ok(())
 }
 
-fn nat_rules(cluster: usize, gateways: usize) -> String {
-    let forwards: String = (0..gateways)
-        .map(|gateway| {
-            format!("    ip daddr {} dnat to {}\n", public(cluster, gateway + 1), private(gateway))
-        })
+/// Has the names of a cluster's clients answered by its gateways: `ip netns exec` puts this in place of
+/// /etc/resolv.conf.
+fn resolver(standing: &Standing, cluster: usize) -> Result<()> {
+    let folder = Path::new(SETTINGS).join(inside(standing, cluster));
+    let gateways = standing.scenario.clusters[cluster].gateways;
+    let lines: String = (0..gateways.min(RESOLVERS))
+        .map(|gateway| format!("nameserver {}\n", Netns.listens(standing, cluster, gateway).dns.ip()))
         .collect();
-    format!(
-        "table ip testbed {{\n  chain inward {{\n    type nat hook prerouting priority dstnat;\n{forwards}  }}\n  \
-         chain outward {{\n    type nat hook postrouting priority srcnat;\n    oifname \"{WAN}\" masquerade random\n  \
-         }}\n}}\n"
-    )
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let file = folder.join("resolv.conf");
+    fs::write(&file, format!("{lines}options timeout:1\n")).with_context(|| file.display().to_string())
+}
+
+/// Gives rules to the nft of a router.
+fn rule(standing: &Standing, cluster: usize, rules: &str) -> Result<()> {
+    run(&["ip", "netns", "exec", &router(standing, cluster), "nft", "-f", "-"], rules)
 }
 
 impl Netns {
@@ -82,7 +93,10 @@ impl Netns {
              link add lan netns {router} type veth peer name eth0 netns {inside}\n"
             ),
         )?;
-        let mut lines = "link set lo up\naddr add 10.0.0.2/24 dev eth0\nlink set eth0 up\n".to_owned();
+        // Every packet leaves alone, so that rules about lengths see what the wire would.
+        let mut lines = "link set lo up\nlink set eth0 gso_max_segs 1\naddr add 10.0.0.2/24 dev eth0\n\
+                         link set eth0 up\n"
+            .to_owned();
         for gateway in 0..plan.gateways {
             lines.push_str(&format!("addr add {}/24 dev eth0\n", private(gateway)));
         }
@@ -125,6 +139,7 @@ impl Ground for Netns {
             (0..count).flat_map(|cluster| [inside(standing, cluster), router(standing, cluster)]).collect();
         standing.save()?;
         for cluster in 0..count {
+            resolver(standing, cluster)?;
             Self::make_cluster(standing, cluster)?;
         }
         Ok(())
@@ -138,7 +153,9 @@ impl Ground for Netns {
                 lines.push_str(&format!("addr add {}/32 dev {WAN}\n", public(cluster, gateway + 1)));
             }
             run(&["ip", "-n", &router, "-batch", "-"], &lines)?;
-            run(&["ip", "netns", "exec", &router, "nft", "-f", "-"], &nat_rules(cluster, plan.gateways))?;
+            let clusters = standing.scenario.clusters.len();
+            let rules = nft::nat(cluster, plan.gateways) + &nft::faults(cluster, clusters);
+            rule(standing, cluster, &rules)?;
         }
         Ok(())
     }
@@ -157,7 +174,7 @@ impl Ground for Netns {
         Listens {
             quic: SocketAddr::new(private(gateway).into(), 7443),
             advertise: SocketAddr::new(public(cluster, gateway + 1).into(), 7443),
-            dns: SocketAddr::new(local.into(), 5533),
+            dns: SocketAddr::new(local.into(), 53),
             admin: SocketAddr::new(local.into(), 7070),
             virtual_ips: Some(format!("127.{}.0.0/16", 77 + gateway)),
         }
@@ -167,14 +184,40 @@ impl Ground for Netns {
         Ipv4Addr::new(10, 0, 0, 101 + octet(endpoint)).into()
     }
 
+    fn ports_below_1024(&self) -> bool {
+        true
+    }
+
     fn prefix(&self, standing: &Standing, cluster: usize) -> Vec<String> {
         ["ip", "netns", "exec"].map(str::to_owned).into_iter().chain([inside(standing, cluster)]).collect()
     }
 
     fn rebind(&self, standing: &Standing, cluster: usize) -> Result<()> {
-        // A masquerade forgets its flows when the device goes down; addresses stay, routes come back.
-        let router = router(standing, cluster);
-        run(&["ip", "-n", &router, "-batch", "-"], &format!("link set {WAN} down\nlink set {WAN} up\n"))
+        conntrack::flush(&router(standing, cluster))
+    }
+
+    fn block(&self, standing: &Standing, from: usize, to: usize, block: &Block) -> Result<()> {
+        rule(standing, from, &nft::block(to, block))
+    }
+
+    fn unblock(&self, standing: &Standing, from: usize, to: usize) -> Result<()> {
+        rule(standing, from, &nft::unblock(to))
+    }
+
+    fn blocks(&self, standing: &Standing) -> Vec<String> {
+        let mut all = Vec::new();
+        let clusters = &standing.scenario.clusters;
+        for (from, cluster) in clusters.iter().enumerate() {
+            let router = router(standing, from);
+            let list = ["netns", "exec", &router, "nft", "list", "ruleset"];
+            // A router that is gone blocks nothing by a rule.
+            let Ok(output) = Command::new("ip").args(list).output() else { continue };
+            for (to, rule) in nft::standing(&String::from_utf8_lossy(&output.stdout)) {
+                let to = clusters.get(to).map_or("?", |cluster| cluster.name.as_str());
+                all.push(format!("{} -> {to}: {rule}", cluster.name));
+            }
+        }
+        all
     }
 
     fn remove(&self, standing: &Standing) -> Result<()> {
@@ -182,7 +225,13 @@ impl Ground for Netns {
             if Path::new("/run/netns").join(namespace).exists() {
                 run(&["ip", "netns", "del", namespace], "")?;
             }
+            let folder = Path::new(SETTINGS).join(namespace);
+            if folder.exists() {
+                fs::remove_dir_all(&folder).with_context(|| folder.display().to_string())?;
+            }
         }
+        // Empty, it means nothing to anybody; not empty, it is somebody's.
+        let _ = fs::remove_dir(SETTINGS);
         Ok(())
     }
 }

@@ -3,10 +3,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Ground, Listens, WanMedium};
-use crate::{emulator::udp::Front, scenario::Scenario, standing::Standing};
+use crate::{
+    emulator::udp::Front,
+    fault::{Block, Fault},
+    scenario::Scenario,
+    standing::Standing,
+};
 
 /// Each slot has 16 second octets from here on: gateways, fronts, endpoints, then virtual IPs.
 const FIRST: u8 = 128;
@@ -16,6 +21,10 @@ const WIDTH: u8 = 16;
 const SLOTS: u8 = 7;
 /// Second octets of virtual IPs in a slot, four /18 in each.
 const VIRTUAL: usize = 12;
+
+/// What is said when a router is asked for.
+const NO_BLOCKS: &str = "backend proc has no routers, and so no blocks
+  try: --backend netns, or `fault partition` and `fault link --mtu`";
 
 /// The backend.
 pub(super) struct Proc;
@@ -44,6 +53,8 @@ impl Ground for Proc {
             "proc has room for {} gateways, not {gateways}\n  try: --backend netns",
             VIRTUAL * 4
         );
+        let blocks = |fault: &Fault| matches!(fault, Fault::Block { .. } | Fault::Unblock { .. });
+        ensure!(!scenario.steps.iter().any(|step| blocks(&step.fault)), NO_BLOCKS);
         Ok(())
     }
 
@@ -86,6 +97,10 @@ impl Ground for Proc {
         address(standing.slot, 2, cluster, endpoint)
     }
 
+    fn ports_below_1024(&self) -> bool {
+        false
+    }
+
     fn prefix(&self, _standing: &Standing, _cluster: usize) -> Vec<String> {
         Vec::new()
     }
@@ -93,6 +108,18 @@ impl Ground for Proc {
     fn rebind(&self, standing: &Standing, cluster: usize) -> Result<()> {
         let cluster = standing.scenario.clusters[cluster].name.clone();
         standing.wan().ask(&crate::emulator::control::Request::Rebind { cluster }).map(|_| ())
+    }
+
+    fn block(&self, _standing: &Standing, _from: usize, _to: usize, _block: &Block) -> Result<()> {
+        bail!(NO_BLOCKS)
+    }
+
+    fn unblock(&self, _standing: &Standing, _from: usize, _to: usize) -> Result<()> {
+        bail!(NO_BLOCKS)
+    }
+
+    fn blocks(&self, _standing: &Standing) -> Vec<String> {
+        Vec::new()
     }
 
     fn remove(&self, _standing: &Standing) -> Result<()> {

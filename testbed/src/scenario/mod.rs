@@ -16,6 +16,8 @@ use crate::{emulator::link::Shape, fault::Fault, load::Kind, quantity::Span};
 pub(crate) const CLUSTERS: usize = 32;
 /// The most gateways or endpoints of one cluster.
 pub(crate) const MEMBERS: usize = 16;
+/// The shortest time after which a step comes again.
+const SOONEST: Span = Span::from_millis(100);
 /// The most repetitions.
 const REPETITIONS: usize = 1_000;
 /// Names given to clusters by `up N`, in this order; more are `c5`, `c6`.
@@ -112,9 +114,29 @@ impl Default for Load {
 pub(crate) struct Step {
     /// Counted from the first request.
     pub(crate) at: Span,
+    /// Again after each such span, until the load ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) every: Option<Span>,
     /// What happens.
     #[serde(flatten)]
     pub(crate) fault: Fault,
+}
+
+impl Step {
+    /// When it happens, in a load of that length.
+    fn times(&self, duration: Span) -> Vec<Span> {
+        let Some(every) = self.every else { return vec![self.at] };
+        let times = std::iter::successors(Some(self.at), |at| Some(Span(at.0 + every.0)));
+        times.take_while(|at| *at <= duration).collect()
+    }
+}
+
+/// Everything that happens in a load of that length, in its order.
+pub(crate) fn schedule(steps: &[Step], duration: Span) -> Vec<(Span, &Fault)> {
+    let mut all: Vec<(Span, &Fault)> =
+        steps.iter().flat_map(|step| step.times(duration).into_iter().map(|at| (at, &step.fault))).collect();
+    all.sort_by_key(|(at, _)| *at);
+    all
 }
 
 const fn one() -> u64 {
@@ -183,6 +205,7 @@ impl Scenario {
                 && name.len() <= 32
                 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
             ensure!(fits, "`{name}` is no cluster name: lower-case letters, digits and -, at most 32");
+            ensure!(name != "wan", "`wan` names what is between the clusters, and can be none of them");
             ensure!(
                 !self.clusters[..index].iter().any(|other| other.name == *name),
                 "two clusters are `{name}`"
@@ -203,6 +226,8 @@ impl Scenario {
         }
         for step in &self.steps {
             step.fault.check(self)?;
+            let often = step.every.is_some_and(|every| every < SOONEST);
+            ensure!(!often, "a step comes again after {SOONEST} at the soonest");
             ensure!(step.at <= self.load.duration, "a step at {} is after the load has ended", step.at);
         }
         Ok(())
@@ -283,6 +308,30 @@ mod tests {
             let error = format!("{:#}", Scenario::parse(&SMALL.replace(from, to)).unwrap_err());
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[test]
+    fn a_step_comes_again_until_the_load_ends_and_all_keep_their_order() {
+        let every =
+            r#"{ at = "1s", every = "3s", fault = "partition", from = "east", to = "west", for = "1s" }, "#;
+        let scenario = Scenario::parse(&SMALL.replace("[{ at", &format!("[{every}{{ at"))).unwrap();
+        let times = schedule(&scenario.steps, scenario.load.duration);
+        let times: Vec<String> = times.iter().map(|(at, fault)| format!("{at} {fault}")).collect();
+        let cut = "partition east <-> west";
+        assert_eq!(
+            times,
+            [format!("1s {cut}"), "2s kill west/1".to_owned(), format!("4s {cut}"), format!("7s {cut}")]
+        );
+        assert_eq!(Scenario::parse(&toml::to_string(&scenario).unwrap()).unwrap(), scenario);
+    }
+
+    #[test]
+    fn the_steps_of_the_manual_are_valid() {
+        let manual =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/testbed.md")).unwrap();
+        let steps = manual.split("```").find(|block| block.trim_start().starts_with("steps = [")).unwrap();
+        let scenario = Scenario::parse(&SMALL.replace(SMALL.lines().nth(2).unwrap(), steps)).unwrap();
+        assert_eq!(scenario.steps.len(), 4);
     }
 
     #[test]

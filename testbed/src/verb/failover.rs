@@ -18,11 +18,13 @@ use crate::{
     admin::{Admin, Peer},
     emulator::control::Request,
     fault::{Fault, Target},
-    gateway, interrupt, monotonic,
+    gateway,
+    ground::ground,
+    interrupt, kept, monotonic,
     process::Role,
     quantity::Span,
     report::Repetition,
-    scenario::Step,
+    scenario::{self, Assertion, Step},
     screen,
     standing::{Lock, Standing},
 };
@@ -57,7 +59,7 @@ fn steps_of(standing: &Standing, kill: Kill) -> Result<Vec<Step>> {
             Fault::Partition { from, to: cluster, one_way: false, lasting: None }
         }
     };
-    Ok(vec![Step { at: FAULT_AT, fault }])
+    Ok(vec![Step { at: FAULT_AT, every: None, fault }])
 }
 
 /// Waits until the cluster answers again that did at first, all of it: what came back is held back for a while,
@@ -92,7 +94,13 @@ fn answering(standing: &Standing) -> Result<(String, bool)> {
 }
 
 /// Runs the repetitions: of the scenario's steps, or of one kill.
-pub(crate) fn repeat(standing: &mut Standing, kill: Option<Kill>, reps: usize) -> Result<Vec<Repetition>> {
+/// The moment of one that breaks an assertion by itself is kept.
+pub(crate) fn repeat(
+    standing: &mut Standing,
+    kill: Option<Kill>,
+    reps: usize,
+    assertions: &[Assertion],
+) -> Result<Vec<Repetition>> {
     let folder = standing.folder.clone();
     let _lock = Lock::take(&folder)?;
     let mut all = Vec::new();
@@ -105,7 +113,11 @@ pub(crate) fn repeat(standing: &mut Standing, kill: Option<Kill>, reps: usize) -
             Some(kill) => steps_of(standing, kill)?,
             None => standing.scenario.steps.clone(),
         };
+        standing.wan().ask(&Request::ClearCapture)?;
         let rep = repetition(standing, number, &steps);
+        if rep.as_ref().map_or_else(|_| !interrupt::asked(), |rep| rep.breaks(assertions)) {
+            kept::moment(standing, &format!("rep-{number}"))?;
+        }
         let healed = restore(standing);
         let rep = rep?;
         healed?;
@@ -123,16 +135,20 @@ pub(crate) fn repeat(standing: &mut Standing, kill: Option<Kill>, reps: usize) -
 fn repetition(standing: &mut Standing, number: usize, steps: &[Step]) -> Result<Repetition> {
     let plan = load::plan(standing, &standing.scenario.load)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let watches = steps.first().map(|step| watches(standing, &step.fault, &stop)).transpose()?;
+    let schedule = scenario::schedule(steps, plan.duration);
+    let watches = schedule.first().map(|(_, fault)| watches(standing, fault, &stop)).transpose()?;
     let running = load::Running::start(standing, &plan)?;
     let started = running.started;
     let mut faults = Vec::new();
     let mut first = None;
     let mut trouble = Ok(());
-    for step in steps {
-        monotonic::sleep_until(started + step.at.nanos());
+    for (due, fault) in schedule {
+        interrupt::sleep_until(started + due.nanos());
+        if interrupt::asked() {
+            break;
+        }
         let at = monotonic::nanos();
-        match fault::inflict(standing, &step.fault) {
+        match fault::inflict(standing, fault, None) {
             Ok(done) => faults.push(((at - started) as f64 / 1e6, done)),
             Err(error) => {
                 trouble = Err(error);
@@ -165,15 +181,15 @@ fn watches(standing: &Standing, fault: &Fault, stop: &Arc<AtomicBool>) -> Result
     let client = standing.scenario.client()?;
     let (peer, far, far_peer) = match fault {
         Fault::Kill { target } | Fault::Stop { target } => {
+            let Some(peer) = target.cluster().map(str::to_owned) else { return Ok([None, None]) };
             if matches!(target, Target::Endpoint(..) | Target::Endpoints(_)) {
                 return Ok([None, None]);
             }
-            let peer = target.cluster().to_owned();
             let third = standing.scenario.clusters.iter().enumerate();
             let third = third.map(|(at, c)| (at, &c.name)).find(|(at, name)| *at != client && **name != peer);
             (peer.clone(), third.map(|(at, _)| at), peer)
         }
-        Fault::Partition { from, to, .. } | Fault::Link { from, to, .. } => {
+        Fault::Partition { from, to, .. } | Fault::Link { from, to, .. } | Fault::Block { from, to, .. } => {
             let (near, far) = if standing.scenario.cluster(to)? == client { (to, from) } else { (from, to) };
             (far.clone(), Some(standing.scenario.cluster(far)?), near.clone())
         }
@@ -209,12 +225,22 @@ fn watch(admin: Admin, peer: String, stop: &Arc<AtomicBool>) -> Result<Option<Wa
 
 /// Starts what was killed, continues what was stopped, mends all links, and waits until all stands.
 pub(crate) fn restore(standing: &mut Standing) -> Result<()> {
-    let names: Vec<String> = standing.scenario.clusters.iter().map(|cluster| cluster.name.clone()).collect();
-    for from in &names {
-        for to in names.iter().filter(|to| *to != from) {
-            let shape = standing.scenario.link;
-            if standing.wan().shape(from, to)? != shape {
-                standing.wan().ask(&Request::Shape { from: from.clone(), to: to.clone(), shape })?;
+    for member in standing.members.iter().filter(|member| member.role == Role::Wan) {
+        let identity = member.identity.context("a process that was never started")?;
+        identity.signal(Signal::SIGCONT)?;
+    }
+    standing.wan().ask(&Request::Forget)?;
+    let clusters = &standing.scenario.clusters;
+    let (ground, shape) = (ground(standing.backend), standing.scenario.link);
+    let blocked = !ground.blocks(standing).is_empty();
+    for (index, from) in clusters.iter().enumerate() {
+        for (other, to) in clusters.iter().enumerate().filter(|(other, _)| *other != index) {
+            if standing.wan().shape(&from.name, &to.name)? != shape {
+                let (from, to) = (from.name.clone(), to.name.clone());
+                standing.wan().ask(&Request::Shape { from, to, shape })?;
+            }
+            if blocked {
+                ground.unblock(standing, index, other)?;
             }
         }
     }

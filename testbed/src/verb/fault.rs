@@ -5,51 +5,79 @@ use nix::sys::signal::Signal;
 
 use crate::{
     emulator::control::Request,
-    fault::{Fault, Target},
+    fault::{Block, Fault, Target},
     gateway,
     ground::ground,
     process::{Member, Role},
+    quantity::Span,
     standing::Standing,
 };
 
-/// Does it; returns what it was done to.
-pub(crate) fn inflict(standing: &mut Standing, fault: &Fault) -> Result<String> {
+/// Does it, a change of the WAN by its schedule when it is to come later; returns what it was done to.
+pub(crate) fn inflict(standing: &mut Standing, fault: &Fault, after: Option<Span>) -> Result<String> {
     fault.check(&standing.scenario)?;
+    let ground = ground(standing.backend);
     match fault {
-        Fault::Kill { target } => signal(standing, target, Signal::SIGKILL),
-        Fault::Stop { target } => signal(standing, target, Signal::SIGSTOP),
-        Fault::Cont { target } => signal(standing, target, Signal::SIGCONT),
-        Fault::Restart { target } => restart(standing, target),
+        Fault::Kill { target } => return signal(standing, target, Signal::SIGKILL),
+        Fault::Stop { target } => return signal(standing, target, Signal::SIGSTOP),
+        Fault::Cont { target } => return signal(standing, target, Signal::SIGCONT),
+        Fault::Restart { target } => return restart(standing, target),
         Fault::Partition { from, to, one_way, lasting } => {
             for (from, to) in directions(from, to, *one_way) {
                 let cut = |cut| Request::Cut { from: from.to_owned(), to: to.to_owned(), cut };
-                standing.wan().ask(&cut(true))?;
-                if let Some(lasting) = lasting {
-                    let heal = Request::At { after: *lasting, request: Box::new(cut(false)) };
-                    standing.wan().ask(&heal)?;
-                }
+                change(standing, after, *lasting, cut(true), || cut(false))?;
             }
-            Ok(fault.to_string())
         }
         Fault::Heal { from, to } => {
             for (from, to) in directions(from, to, false) {
                 standing.wan().ask(&Request::Cut { from: from.to_owned(), to: to.to_owned(), cut: false })?;
             }
-            Ok(fault.to_string())
         }
-        Fault::Link { from, to, one_way, shape } => {
+        Fault::Link { from, to, one_way, shape, lasting } => {
             for (from, to) in directions(from, to, *one_way) {
-                let request = Request::Shape { from: from.to_owned(), to: to.to_owned(), shape: *shape };
-                standing.wan().ask(&request)?;
+                let now = standing.wan().shape(from, to)?;
+                let set = |shape| Request::Shape { from: from.to_owned(), to: to.to_owned(), shape };
+                change(standing, after, *lasting, set(shape.over(now)), || set(now))?;
             }
-            Ok(fault.to_string())
         }
-        Fault::Rebind { cluster } => {
-            let index = standing.scenario.cluster(cluster)?;
-            ground(standing.backend).rebind(standing, index)?;
-            Ok(fault.to_string())
+        Fault::Block { from, to, one_way, protocol, longer_than, reject, lasting } => {
+            let block =
+                Block { protocol: *protocol, longer_than: *longer_than, reject: *reject, lasting: *lasting };
+            for (from, to) in directions(from, to, *one_way) {
+                let (from, to) = (standing.scenario.cluster(from)?, standing.scenario.cluster(to)?);
+                ground.block(standing, from, to, &block)?;
+            }
         }
+        Fault::Unblock { from, to } => {
+            for (from, to) in directions(from, to, false) {
+                let (from, to) = (standing.scenario.cluster(from)?, standing.scenario.cluster(to)?);
+                ground.unblock(standing, from, to)?;
+            }
+        }
+        Fault::Rebind { cluster } => ground.rebind(standing, standing.scenario.cluster(cluster)?)?,
     }
+    let later = after.map_or_else(String::new, |after| format!(", in {after}"));
+    Ok(format!("{fault}{later}"))
+}
+
+/// Asks for a change now or later, and for its end when it is to last only a while.
+fn change(
+    standing: &Standing,
+    after: Option<Span>,
+    lasting: Option<Span>,
+    begin: Request,
+    end: impl FnOnce() -> Request,
+) -> Result<()> {
+    let wan = standing.wan();
+    let at = |after: Span, request: Request| Request::At { after, request: Box::new(request) };
+    wan.ask(&match after {
+        Some(after) => at(after, begin),
+        None => begin,
+    })?;
+    if let Some(lasting) = lasting {
+        wan.ask(&at(Span(after.unwrap_or_default().0 + lasting.0), end()))?;
+    }
+    Ok(())
 }
 
 fn directions<'a>(from: &'a str, to: &'a str, one_way: bool) -> Vec<(&'a str, &'a str)> {
@@ -64,6 +92,7 @@ fn hit(standing: &Standing, target: &Target) -> Result<Vec<usize>> {
     };
     let wanted = |member: &Member| match (target, &member.role) {
         (Target::Cluster(cluster), Role::Gateway(_) | Role::Endpoint(_)) => member.cluster == *cluster,
+        (Target::Wan, Role::Wan) => true,
         (Target::Endpoints(cluster), Role::Endpoint(_)) => member.cluster == *cluster,
         (Target::Gateway(cluster, wanted), Role::Gateway(number))
         | (Target::Endpoint(cluster, wanted), Role::Endpoint(number)) => {

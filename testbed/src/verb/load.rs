@@ -2,21 +2,30 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
+    os::fd::AsFd as _,
     process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, poll},
+};
 
 use super::up::own_path;
 use crate::{
     gateway,
     ground::ground,
+    interrupt,
     load::{Account, Outcome, Plan},
     process::MARK,
     scenario::Load,
     screen,
     standing::Standing,
 };
+
+/// How long a wait for the client does not look whether to stop, in milliseconds.
+const LOOK: u16 = 50;
 
 /// A load that runs.
 pub(crate) struct Running {
@@ -73,10 +82,26 @@ impl Running {
         Ok(Self { child, output, started })
     }
 
-    /// Waits for its end.
+    /// Waits for its end; kills it and is an error when somebody asks to stop meanwhile.
     pub(crate) fn finish(mut self) -> Result<Outcome> {
+        let ended = loop {
+            let mut ready = [PollFd::new(self.output.get_ref().as_fd(), PollFlags::POLLIN)];
+            match poll(&mut ready, LOOK) {
+                Ok(1..) => break true,
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(error) => return Err(error).context("waiting for the client failed"),
+            }
+            if interrupt::asked() {
+                break false;
+            }
+        };
+        if !ended {
+            self.child.kill().context("the client cannot be ended")?;
+        }
+        // It writes nothing between its first line and its account, which comes whole.
         let outcome = serde_json::from_reader(&mut self.output);
         let status = self.child.wait()?;
+        interrupt::check()?;
         outcome.with_context(|| format!("the client ended without an account: {status}"))
     }
 }

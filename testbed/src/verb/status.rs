@@ -26,9 +26,10 @@ pub(crate) fn status(standing: &Standing, as_json: bool) -> Result<()> {
         })
         .collect();
     let links = standing.wan().ask(&Request::Status).map(|reply| reply.links).unwrap_or_default();
+    let blocks = ground(standing.backend).blocks(standing);
     if as_json {
         let whole = json!({ "schema": "testbed/status/1", "run": standing.run, "backend": standing.backend,
-            "complete": standing.complete, "namespaces": standing.namespaces, "members": members, "links": links });
+            "complete": standing.complete, "namespaces": standing.namespaces, "members": members, "links": links, "blocks": blocks });
         screen::say(&serde_json::to_string_pretty(&whole)?);
         return Ok(());
     }
@@ -61,6 +62,9 @@ pub(crate) fn status(standing: &Standing, as_json: bool) -> Result<()> {
             "{} -> {}: offered {} passed {} lost {} cut {}  {shape}",
             link.from, link.to, c.offered, c.passed, c.lost, c.cut
         ));
+    }
+    for block in &blocks {
+        screen::say(&format!("blocked by a router: {block}"));
     }
     for (index, namespace) in standing.namespaces.iter().step_by(2).enumerate() {
         let name = &standing.scenario.clusters[index].name;

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, bail};
 use crate::{
     gateway,
     ground::{BackendName, WanPlan, free_slot, ground},
+    kept,
     process::{Member, Role},
     scenario::Scenario,
     screen,
@@ -37,10 +38,11 @@ pub(crate) fn up(
         Ok(()) => Ok(standing),
         Err(error) => {
             // Who pressed Ctrl-C looks for no fault, and wants nothing left behind.
-            let kept = (!crate::interrupt::asked()).then(|| standing.keep_logs());
+            let kept =
+                (!crate::interrupt::asked()).then(|| kept::failure(&standing, &kept::command_line(), None));
             super::down::take_down(&standing).context("taking down what was made")?;
             let place = kept.and_then(Result::ok);
-            let place = place.map_or_else(String::new, |kept| format!("\n  logs: {}", kept.display()));
+            let place = place.map_or_else(String::new, |kept| format!("\n  kept: {}", kept.display()));
             bail!("{error:#}{place}")
         }
     }

@@ -3,10 +3,14 @@
 //!
 //! Order is kept except where `reorder` says otherwise: jitter delays, it does not overtake.
 
+mod change;
+
 use std::collections::BTreeMap;
 
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use change::Change;
 
 use crate::quantity::{Rate, Share, Span};
 
@@ -96,6 +100,22 @@ pub(crate) struct Counts {
     pub(crate) corrupted: u64,
     /// Skipped the delay.
     pub(crate) reordered: u64,
+}
+
+impl Counts {
+    /// What happened to packets after `before`, in words; nothing when all of them passed as they were.
+    pub(crate) fn fate_since(self, before: Self) -> String {
+        let marks = [
+            ("lost", self.lost - before.lost),
+            ("queue full", self.queue_full - before.queue_full),
+            ("too big", self.too_big - before.too_big),
+            ("cut", self.cut - before.cut),
+            ("duplicated", self.duplicated - before.duplicated),
+            ("corrupted", self.corrupted - before.corrupted),
+            ("reordered", self.reordered - before.reordered),
+        ];
+        marks.into_iter().filter(|(_, count)| *count > 0).map(|(mark, _)| mark).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// One direction of a link, with the packets on their way; `T` says where a packet goes.
