@@ -2,7 +2,10 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::net::UnixStream,
+    os::{
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -81,19 +84,39 @@ pub(crate) fn write_reply(mut stream: &UnixStream, reply: &Reply) -> Result<()> 
 /// A client of one emulator.
 #[derive(Debug, Clone)]
 pub(crate) struct Control {
-    socket: PathBuf,
+    socket: Place,
+}
+
+/// Where a control socket is.
+#[derive(Debug, Clone)]
+enum Place {
+    /// A file.
+    File(PathBuf),
+    /// A name that the kernel forgets with the socket, so that nothing is left behind in any case.
+    Name(String),
 }
 
 impl Control {
     /// Nothing is opened before the first request.
     pub(crate) fn new(socket: &Path) -> Self {
-        Self { socket: socket.to_owned() }
+        Self { socket: Place::File(socket.to_owned()) }
+    }
+
+    /// A socket without a file, and a client of it.
+    pub(crate) fn without_file(name: &str) -> Result<(UnixListener, Self)> {
+        let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?)?;
+        Ok((listener, Self { socket: Place::Name(name.to_owned()) }))
     }
 
     /// Asks, and waits at most five seconds.
     pub(crate) fn ask(&self, request: &Request) -> Result<Reply> {
-        let mut stream = UnixStream::connect(&self.socket)
-            .with_context(|| format!("no emulator answers on {}", self.socket.display()))?;
+        let stream = match &self.socket {
+            Place::File(path) => UnixStream::connect(path),
+            Place::Name(name) => {
+                SocketAddr::from_abstract_name(name).and_then(|a| UnixStream::connect_addr(&a))
+            }
+        };
+        let mut stream = stream.with_context(|| format!("no emulator answers on {:?}", self.socket))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         let mut line = serde_json::to_vec(request)?;
         line.push(b'\n');

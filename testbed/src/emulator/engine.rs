@@ -9,7 +9,6 @@ use std::{
         fd::{AsFd, BorrowedFd},
         unix::net::{UnixListener, UnixStream},
     },
-    path::Path,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -50,12 +49,15 @@ impl Awake {
     }
 }
 
+/// The emulator's priority among threads with one.
+const PRIORITY: u8 = 10;
+
 /// Real-time priority for this thread, so that what is measured does not delay what delays it. Without the
 /// right to it, or without `chrt`, it goes on as it is: less exact on a busy machine.
-fn ask_for_real_time() {
+pub(super) fn ask_for_real_time(priority: u8) {
     if nix::unistd::geteuid().is_root() {
-        let thread = nix::unistd::gettid().to_string();
-        let _ = std::process::Command::new("chrt").args(["--fifo", "--pid", "10", &thread]).output();
+        let (priority, thread) = (priority.to_string(), nix::unistd::gettid().to_string());
+        let _ = std::process::Command::new("chrt").args(["--fifo", "--pid", &priority, &thread]).output();
     }
 }
 
@@ -111,13 +113,8 @@ impl<M: Medium> Engine<M> {
         names: Vec<String>,
         default: Shape,
         seed: u64,
-        control: &Path,
+        control: UnixListener,
     ) -> Result<Self> {
-        if control.exists() {
-            std::fs::remove_file(control).context("an old control socket cannot be removed")?;
-        }
-        let control = UnixListener::bind(control)
-            .with_context(|| format!("the control socket {} cannot be opened", control.display()))?;
         control.set_nonblocking(true)?;
         let (links, schedule) = (BTreeMap::new(), BTreeMap::new());
         Ok(Self {
@@ -139,7 +136,7 @@ impl<M: Medium> Engine<M> {
     pub(crate) fn run(&mut self) -> Result<()> {
         // The kernel's default lets timers of ordinary threads run 50 us late.
         nix::sys::prctl::set_timerslack(1).context("timers cannot be made precise")?;
-        ask_for_real_time();
+        ask_for_real_time(PRIORITY);
         while !self.stopping {
             let now = monotonic::nanos();
             self.apply_schedule(now);

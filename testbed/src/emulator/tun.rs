@@ -19,6 +19,9 @@ use super::engine::{Medium, Packet};
 /// The longest packet a device hands over.
 const LONGEST: usize = 65_536;
 
+/// Packets that a device holds while the emulator waits for a processor: 50 ms of 1 Gbit/s.
+pub(crate) const DEVICE_QUEUE: usize = 5_000;
+
 /// One side of the WAN.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Side {
@@ -57,7 +60,7 @@ impl Devices {
     }
 }
 
-/// Moves this thread into a network namespace that `ip netns` made.
+/// Moves this thread into a network namespace: one that `ip netns` made, or one of an absolute path.
 pub(crate) fn enter(namespace: &str) -> Result<()> {
     let path = Path::new("/run/netns").join(namespace);
     let file = File::open(&path).with_context(|| format!("namespace {namespace} is not there"))?;

@@ -12,7 +12,12 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Ground, Listens, WanMedium, conntrack, nft};
-use crate::{emulator::tun::Side, fault::Block, scenario::Scenario, standing::Standing};
+use crate::{
+    emulator::tun::{DEVICE_QUEUE, Side},
+    fault::Block,
+    scenario::Scenario,
+    standing::Standing,
+};
 
 /// The WAN device in a router.
 pub(super) const WAN: &str = "wan0";
@@ -148,7 +153,10 @@ impl Ground for Netns {
     fn connect(&self, standing: &Standing) -> Result<()> {
         for (cluster, plan) in standing.scenario.clusters.iter().enumerate() {
             let router = router(standing, cluster);
-            let mut lines = format!("link set {WAN} up\naddr add {}/16 dev {WAN}\n", public(cluster, 0));
+            let mut lines = format!(
+                "link set {WAN} txqueuelen {DEVICE_QUEUE} up\naddr add {}/16 dev {WAN}\n",
+                public(cluster, 0)
+            );
             for gateway in 0..plan.gateways {
                 lines.push_str(&format!("addr add {}/32 dev {WAN}\n", public(cluster, gateway + 1)));
             }

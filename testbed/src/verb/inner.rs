@@ -1,6 +1,6 @@
 //! What the testbed runs of itself: the relay or emulator, and the client inside a cluster. Not for people.
 
-use std::{io::Write as _, path::Path};
+use std::{io::Write as _, os::unix::net::UnixListener, path::Path};
 
 use anyhow::{Context as _, Result};
 
@@ -14,15 +14,20 @@ use crate::{
 pub(crate) fn wan(plan: &Path, socket: &Path) -> Result<()> {
     let text = std::fs::read(plan).with_context(|| plan.display().to_string())?;
     let plan: WanPlan = serde_json::from_slice(&text)?;
+    if socket.exists() {
+        std::fs::remove_file(socket).context("an old control socket cannot be removed")?;
+    }
+    let control = UnixListener::bind(socket)
+        .with_context(|| format!("the control socket {} cannot be opened", socket.display()))?;
     match plan.medium {
         WanMedium::Relay(fronts) => {
             let run = std::env::var(crate::process::MARK).unwrap_or_default();
             let relay = Relay::open(fronts, &plan.clusters, &run)?;
-            Engine::new(relay, plan.clusters, plan.shape, plan.seed, socket)?.run()
+            Engine::new(relay, plan.clusters, plan.shape, plan.seed, control)?.run()
         }
         WanMedium::Tun(sides) => {
             let devices = Devices::open(&sides, 1_500)?;
-            Engine::new(devices, plan.clusters, plan.shape, plan.seed, socket)?.run()
+            Engine::new(devices, plan.clusters, plan.shape, plan.seed, control)?.run()
         }
     }
 }
