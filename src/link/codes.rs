@@ -11,7 +11,7 @@ pub enum Close {
     Shutdown,
     /// Another lane of the same number lives; settled in `Hello` (B1).
     Duplicate,
-    /// The peer's gateway started anew and this lane belongs to its former life.
+    /// This lane belongs to a former life of the gateway, or a later one took its place.
     Superseded,
     /// No client certificate, or one that the trust of this moment does not cover.
     Unauthenticated,
@@ -25,10 +25,12 @@ pub enum Close {
     Down,
     /// A join exchange is complete.
     JoinDone,
+    /// A limit was reached.
+    Limit,
 }
 
 impl Close {
-    const TABLE: [(Self, u32, &'static str); 9] = [
+    const TABLE: [(Self, u32, &'static str); 10] = [
         (Self::Shutdown, 0x400, "shutdown"),
         (Self::Unauthenticated, 0x401, "unauthenticated"),
         (Self::Duplicate, 0x402, "duplicate"),
@@ -38,6 +40,7 @@ impl Close {
         (Self::Terminated, 0x406, "terminated"),
         (Self::Down, 0x407, "down"),
         (Self::JoinDone, 0x408, "join done"),
+        (Self::Limit, 0x409, "limit"),
     ];
 
     /// The code on the wire.

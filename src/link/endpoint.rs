@@ -1,17 +1,18 @@
 //! The QUIC endpoints of each shard: one that listens, one that dials; and what becomes of a handshake.
 //!
-//! The listening sockets share one port and are steered by connection id; the dialling socket is ephemeral
-//! (B3: nothing is ever rebound). Every connection is judged once more after its handshake, because TLS alone
+//! The listening sockets share one port and are steered by connection id; the dialling socket is ephemeral, and
+//! gives way to a fresh one when a lane is doubted (B3: nothing is ever rebound). Every connection is judged once more after its handshake, because TLS alone
 //! does not know whether joining or peering was meant (ecosystem note 2b).
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use quinn::{
-    Connection, Endpoint, Incoming, TokioRuntime,
+    Connection, Endpoint, EndpointConfig, Incoming, TokioRuntime,
     crypto::rustls::{HandshakeData, QuicClientConfig},
 };
 use tokio::{
@@ -36,8 +37,56 @@ use crate::{
 #[derive(Debug, Clone)]
 pub(super) struct ShardEndpoints {
     pub(super) listen: Endpoint,
-    pub(super) dial_v4: Endpoint,
-    pub(super) dial_v6: Option<Endpoint>,
+    dialling: Arc<Mutex<Dialling>>,
+}
+
+/// The sockets a shard dials from.
+#[derive(Debug)]
+struct Dialling {
+    v4: Endpoint,
+    /// A host without IPv6 dials IPv4 only.
+    v6: Option<Endpoint>,
+    made: Instant,
+    /// Those that were replaced and still carry connections.
+    older: Vec<Endpoint>,
+}
+
+impl Dialling {
+    fn open(links: &Links, shard: usize) -> io::Result<Self> {
+        let dial = |local: IpAddr| -> io::Result<Endpoint> {
+            let socket = links.0.net.quic_dial(local)?;
+            Endpoint::new_with_abstract_socket(settings(links, shard), None, socket, Arc::new(TokioRuntime))
+        };
+        Ok(Self {
+            v4: dial(Ipv4Addr::UNSPECIFIED.into())?,
+            v6: dial(Ipv6Addr::UNSPECIFIED.into()).ok(),
+            made: links.0.clock.now(),
+            older: Vec::new(),
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Endpoint> {
+        [Some(&self.v4), self.v6.as_ref()].into_iter().flatten().chain(&self.older)
+    }
+
+    /// Puts sockets in place whose ports nothing on the way remembers.
+    fn renew(&mut self, links: &Links, shard: usize) -> io::Result<()> {
+        if links.0.clock.now() < self.made + limits::FRESH_SOCKET_INTERVAL {
+            return Ok(());
+        }
+        let fresh = Self::open(links, shard)?;
+        let mut older = std::mem::replace(self, fresh);
+        older.older.extend([Some(older.v4), older.v6].into_iter().flatten());
+        older.older.retain(|endpoint| endpoint.open_connections() > 0);
+        self.older = older.older;
+        Ok(())
+    }
+}
+
+fn settings(links: &Links, shard: usize) -> EndpointConfig {
+    let narrow = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
+    let (shard, shards) = (narrow(shard), narrow(links.0.shards.count()));
+    transport::endpoint(&links.0.keys, shard, shards, links.0.clock.random_bytes())
 }
 
 impl ShardEndpoints {
@@ -48,36 +97,38 @@ impl ShardEndpoints {
         socket: Box<dyn QuicSocket>,
         server: quinn::ServerConfig,
     ) -> io::Result<Self> {
-        let inner = &links.0;
-        let narrow = |count: usize| u8::try_from(count).unwrap_or(u8::MAX);
-        let config = || {
-            transport::endpoint(
-                &inner.keys,
-                narrow(shard),
-                narrow(inner.shards.count()),
-                inner.clock.random_bytes(),
-            )
-        };
         let listen = Endpoint::new_with_abstract_socket(
-            config(),
+            settings(links, shard),
             Some(server),
             socket.wrap()?,
             Arc::new(TokioRuntime),
         )?;
-        let dial = |local: IpAddr| -> io::Result<Endpoint> {
-            let socket = inner.net.quic_dial(local)?;
-            Endpoint::new_with_abstract_socket(config(), None, socket, Arc::new(TokioRuntime))
-        };
-        let dial_v4 = dial(Ipv4Addr::UNSPECIFIED.into())?;
-        // A host without IPv6 dials IPv4 only.
-        let dial_v6 = dial(Ipv6Addr::UNSPECIFIED.into()).ok();
-        Ok(Self { listen, dial_v4, dial_v6 })
+        Ok(Self { listen, dialling: Arc::new(Mutex::new(Dialling::open(links, shard)?)) })
     }
 
-    fn towards(&self, address: SocketAddr) -> &Endpoint {
-        match (&self.dial_v6, address) {
-            (Some(dial), SocketAddr::V6(_)) => dial,
-            _ => &self.dial_v4,
+    fn dialling(&self) -> MutexGuard<'_, Dialling> {
+        // A panic while it is held would leave whole endpoints.
+        self.dialling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn towards(&self, address: SocketAddr) -> Endpoint {
+        let dialling = self.dialling();
+        match (&dialling.v6, address) {
+            (Some(dial), SocketAddr::V6(_)) => dial.clone(),
+            _ => dialling.v4.clone(),
+        }
+    }
+
+    /// Every endpoint of the shard.
+    pub(super) fn all(&self) -> Vec<Endpoint> {
+        std::iter::once(&self.listen).chain(self.dialling().all()).cloned().collect()
+    }
+
+    /// From now on the shard dials from a fresh socket; connections over the old one stay. Runs on the shard's
+    /// own runtime.
+    pub(super) fn renew_socket(&self, links: &Links, shard: usize) {
+        if let Err(error) = self.dialling().renew(links, shard) {
+            tracing::warn!(%error, "no fresh socket to dial from");
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -67,6 +67,8 @@ pub struct Lane {
     pub(super) figures: watch::Sender<LaneFigures>,
     pub(super) streams: watch::Sender<usize>,
     pub(super) opened: AtomicUsize,
+    number: AtomicU32,
+    retired: AtomicBool,
     chain: ArcSwap<Vec<CertificateDer<'static>>>,
 }
 
@@ -115,6 +117,8 @@ impl Lane {
             figures: watch::Sender::new(figures),
             streams: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
+            number: AtomicU32::new(0),
+            retired: AtomicBool::new(false),
             chain: ArcSwap::from_pointee(who.chain),
         })
     }
@@ -223,6 +227,29 @@ impl Lane {
     pub async fn wait_up(&self) {
         let mut up = self.up.subscribe();
         let _ = up.wait_for(|up| *up).await;
+    }
+
+    /// Its number among the lanes to this gateway.
+    #[must_use]
+    pub fn number(&self) -> u32 {
+        self.number.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_number(&self, number: u32) {
+        self.number.store(number, Ordering::Relaxed);
+    }
+
+    /// A later lane took its place: it ends when what it carries has ended.
+    pub(super) fn retire(&self) {
+        self.retired.store(true, Ordering::Relaxed);
+        // Whoever watches the streams looks again.
+        self.streams.send_modify(|_| ());
+    }
+
+    /// Whether a later lane took its place.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
     }
 
     /// Keying material of this connection's TLS session (RFC 8446 section 7.5).

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use federation_proto::v1;
 use prost::Message;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{
     Caller, Links,
@@ -31,11 +31,34 @@ pub(super) async fn run(links: Links, lane: Arc<Lane>) {
     tokio::select! {
         biased;
         _ = lane.closed() => {}
-        settled = settled => if settled.is_err() { lane.close(Close::Protocol) },
+        settled = settled => match settled {
+            // Whoever dialled, the peer was reached: why a dial failed before is of no use any more.
+            Ok(()) => links.forget_dial_failure(&lane.key().cluster),
+            Err(_) => lane.close(Close::Protocol),
+        },
+    }
+    tokio::select! {
+        biased;
+        _ = lane.closed() => {}
+        () = spent(&lane) => lane.close(Close::Superseded),
     }
     let end = lane.closed().await;
     links.registry().remove(&lane);
     tracing::info!(peer = %lane.key().cluster, gateway = %lane.key().gateway, reason = %end, "lane ended");
+}
+
+/// Waits until a lane has retired and carries nothing any more. The other side may have opened a stream before
+/// it knew, so it is waited for a little longer.
+async fn spent(lane: &Lane) {
+    let mut streams = lane.streams.subscribe();
+    loop {
+        // The sender lives as long as the lane.
+        let _ = streams.wait_for(|streams| lane.is_retired() && *streams == 0).await;
+        sleep(limits::RETIRED_LANE_IDLE).await;
+        if *streams.borrow_and_update() == 0 {
+            return;
+        }
+    }
 }
 
 /// Takes the other side's streams until the connection ends.

@@ -2,7 +2,8 @@
 //!
 //! This floor knows who is at the other end and whether the path lives. What is said on the streams is not
 //! its matter: it hands control and catalog calls, proxied streams and join exchanges to whoever was given to
-//! it when it started. (One lane a link for now; `Hello` already carries what several need.)
+//! it when it started. (One lane a gateway for now, and a second one while the first is doubted; `Hello` already
+//! carries what several need.)
 
 pub mod codes;
 mod connection_id;
@@ -12,6 +13,7 @@ mod lane;
 mod life;
 mod opens;
 mod registry;
+mod slot;
 pub mod stream;
 mod sweep;
 mod transport;
@@ -110,6 +112,21 @@ pub enum LinkError {
     /// The links are being shut down.
     #[error("shutting down")]
     Closed,
+}
+
+impl LinkError {
+    /// Whether another lane to the same gateway lives: then nothing is wrong with the way.
+    fn is_duplicate(&self) -> bool {
+        let closed = |error: &ConnectionError| match error {
+            ConnectionError::ApplicationClosed(close) => codes::Close::of(close.error_code),
+            _ => None,
+        };
+        match self {
+            Self::Duplicate => true,
+            Self::Handshake { error, .. } => closed(error) == Some(codes::Close::Duplicate),
+            _ => false,
+        }
+    }
 }
 
 /// A peer to keep a link to.
@@ -294,6 +311,7 @@ impl Links {
             targets.insert(cluster, sender);
             self.0.tasks.spawn_transient("dial peer", dial::keep(self.clone(), receiver));
         }
+        self.0.registry.retain(|cluster| targets.contains_key(cluster));
         drop(targets);
         sweep::now(self);
     }
@@ -327,10 +345,7 @@ impl Links {
         self.0.targets.lock().unwrap_or_else(PoisonError::into_inner).clear();
         let endpoints = self.0.endpoints.get().map(Vec::as_slice).unwrap_or_default();
         let reason = codes::Close::Shutdown;
-        let every = endpoints
-            .iter()
-            .flat_map(|shard| [Some(&shard.listen), Some(&shard.dial_v4), shard.dial_v6.as_ref()]);
-        for endpoint in every.flatten() {
+        for endpoint in endpoints.iter().flat_map(ShardEndpoints::all) {
             endpoint.close(reason.code(), reason.phrase().as_bytes());
             endpoint.wait_idle().await;
         }

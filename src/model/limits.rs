@@ -169,6 +169,16 @@ pub const HALF_OPEN_RETRY_ABOVE: usize = 256;
 pub const HALF_OPEN_MAX: usize = 1_024;
 /// Bytes buffered for one half-open handshake.
 pub const HALF_OPEN_BUFFER_BYTES: u64 = 64 * 1024;
+/// Lanes to one gateway whose place was taken and that still carry streams.
+pub const RETIRED_LANES_MAX: usize = 2;
+/// A lane whose place was taken ends after carrying nothing for this long.
+pub const RETIRED_LANE_IDLE: Duration = Duration::from_secs(2);
+/// Endpoints of a peer of which it is remembered which gateway answers there.
+pub const PEER_ENDPOINTS_KNOWN_MAX: usize = GATEWAYS_PER_PEER_MAX * PEER_ENDPOINTS_MAX;
+/// A dial from a fresh socket replaces a shard's dialling socket no more often than this.
+pub const FRESH_SOCKET_INTERVAL: Duration = Duration::from_secs(1);
+/// Pause before the next endpoint of a peer is dialled beside the one before (RFC 8305 section 5).
+pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
 /// Endpoints (`host:port`) a peer may announce.
 pub const PEER_ENDPOINTS_MAX: usize = 8;
 /// Bytes of one `host:port`.

@@ -48,9 +48,11 @@ pub(super) async fn greetings(peers: Arc<Inner>, mut dialled: mpsc::Receiver<Arc
 /// Opens the control call of a dialled lane, and opens it anew while the lane lives: a session that ends says
 /// nothing of the traffic beside it.
 async fn greet(peers: Arc<Inner>, lane: Arc<Lane>) {
-    while !lane.is_closed() {
+    while !lane.is_closed() && !lane.is_retired() {
         match timeout(HELLO_TIMEOUT, say_hello(&peers, &lane)).await {
             Ok(Ok((session, inbound))) => session.run(inbound).await,
+            // What it carries has its time; a later lane does the talking.
+            Ok(Err(_)) | Err(_) if lane.is_retired() => return,
             Ok(Err((close, reason))) => {
                 tracing::debug!(peer = %lane.key().cluster, %reason, "lane not used");
                 return lane.close(close);
@@ -73,9 +75,22 @@ async fn say_hello(peers: &Arc<Inner>, lane: &Arc<Lane>) -> Result<(Session, Str
     let reply = client.session(ReceiverStream::new(queued)).await;
     let mut inbound = reply.map_err(|error| protocol(error.to_string()))?.into_inner();
     let greeting = hear_hello(lane, &mut inbound).await?;
-    match peers.links.registry().settle(lane, greeting.instance) {
-        Verdict::Accepted => Ok((Session { peers: peers.clone(), lane: lane.clone(), out }, inbound)),
-        Verdict::Duplicate => Err((Close::Duplicate, "another lane lives".to_owned())),
+    let registry = peers.links.registry();
+    match settled(registry.settle(lane, greeting.instance)) {
+        Ok(()) => {
+            registry.note_home(lane.key(), &greeting.endpoints);
+            Ok((Session { peers: peers.clone(), lane: lane.clone(), out }, inbound))
+        }
+        Err(refused) => Err(refused),
+    }
+}
+
+/// What follows for a lane whose `Hello`s are exchanged.
+fn settled(verdict: Verdict) -> Result<(), Refused> {
+    match verdict {
+        Verdict::Accepted => Ok(()),
+        Verdict::Duplicate | Verdict::Retired => Err((Close::Duplicate, "another lane lives".to_owned())),
+        Verdict::TooMany => Err((Close::Limit, "the peer has too many gateways".to_owned())),
     }
 }
 
@@ -107,6 +122,7 @@ impl Inner {
             gateway: state.me.gateway.clone(),
             instance: self.instance,
             shards: self.shards,
+            lane: lane.number(),
             generation: state.peers.get(&lane.key().cluster).map_or(0, |peer| peer.generation),
             locality: state.me.locality.clone(),
             endpoints: self.ours.endpoints.clone(),
@@ -156,9 +172,15 @@ async fn answer(
         }
         Err(_) => return lane.close(Close::Protocol),
     };
-    if peers.links.registry().hear(&lane, greeting.instance) == Verdict::Duplicate {
-        return lane.close(Close::Duplicate);
+    let registry = peers.links.registry();
+    if let Err((close, reason)) = settled(registry.hear(&lane, greeting.instance, greeting.lane)) {
+        tracing::debug!(peer = %lane.key().cluster, %reason, "lane not used");
+        if !lane.is_retired() {
+            lane.close(close);
+        }
+        return;
     }
+    registry.note_home(lane.key(), &greeting.endpoints);
     let hello = v1::Ctl { message: Some(Message::Hello(peers.greeting(&lane).to_proto())) };
     if out.try_send(hello).is_err() {
         return lane.close(Close::Protocol);

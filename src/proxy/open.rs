@@ -24,7 +24,8 @@ use crate::{
     model::{
         failover::Target,
         limits::FIRST_BYTES_MAX,
-        open::{self, OpenState, ResetReason, Step},
+        liveness::LinkState,
+        open::{self, OpenState, Origin, ResetReason, Step},
         outlier::Outcome,
     },
 };
@@ -98,6 +99,10 @@ pub(super) trait Launch {
     fn launch(&mut self, first: Bytes, tried: usize, in_flight: usize) -> Option<Attempt>;
     /// Whether there is another candidate.
     fn has_more(&self) -> bool;
+    /// A candidate said no, and this is who failed there: there may be no use in asking it another way.
+    fn refused(&mut self, target: &Target, origin: Origin);
+    /// Ready when there may be candidates that there were not. Asked only while an attempt is in doubt.
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
 /// A connection that is open.
@@ -232,6 +237,10 @@ impl<L: Launch> Race<'_, L> {
                 return Poll::Ready(Happened::Look);
             }
         }
+        let in_doubt = self.flying.iter().any(|attempt| attempt.link() != LinkState::Up);
+        if in_doubt && self.launcher.poll_changed(cx).is_ready() {
+            return Poll::Ready(Happened::Look);
+        }
         if client.poll_listen(cx).is_ready() {
             return Poll::Ready(Happened::ClientGone);
         }
@@ -245,6 +254,7 @@ impl<L: Launch> Race<'_, L> {
             Ending::Connected(_) => return,
             Ending::Refused { origin, code, reason } => {
                 attempt.judged.observe(Outcome::Failure(origin));
+                self.launcher.refused(&attempt.target, origin);
                 self.said = format!("{code} {reason}");
                 OpenState::Refused { origin }
             }

@@ -4,12 +4,16 @@ use std::{
     collections::VecDeque,
     net::IpAddr,
     sync::{Arc, atomic::AtomicBool},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
 use federation_proto::v1;
 use ipnet::IpNet;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::timeout,
+};
 
 use super::{
     attempt::{self, Attempt, Judged, PeerWay, Way},
@@ -21,12 +25,13 @@ use super::{
 };
 use crate::{
     ledger::{InFlight, Proxied},
+    link::Lane,
     model::{
         code::Code,
         failover::Target,
         ids::{ClusterId, SpiffeId},
         limits::{FIRST_BYTES_WAIT, OPEN_TIMEOUT},
-        open::{ResetReason, may_write_first_bytes},
+        open::{Origin, ResetReason, may_write_first_bytes},
         outlier::{Admission, OutlierKey},
     },
     net::BoxFuture,
@@ -76,7 +81,16 @@ impl Outbound {
             // A server may be the one that speaks first: nobody waits for long.
             let _ = timeout(FIRST_BYTES_WAIT, client.hear()).await;
         }
-        let mut launcher = Launcher { outbound: self, route: &route, planned: &planned, chosen, from };
+        let mut launcher = Launcher {
+            outbound: self,
+            route: &route,
+            planned: &planned,
+            chosen,
+            tried: Vec::new(),
+            changes: self.planner.links.registry().changes(),
+            changed: None,
+            from,
+        };
         let opened = match open(&mut launcher, &mut client, &site.clock).await {
             Ok(opened) => opened,
             Err(failed) => return self.failed(&route, from, failed),
@@ -166,26 +180,74 @@ struct Launcher<'a> {
     outbound: &'a Outbound,
     route: &'a Route,
     planned: &'a Planned,
+    /// A cluster stays here while it may be asked another way: by another of its gateways, or by a lane that
+    /// takes the place of one in doubt.
     chosen: VecDeque<Chosen>,
+    tried: Vec<Arc<Lane>>,
+    /// Tells of lanes that come or go, and waits for one.
+    changes: watch::Receiver<u64>,
+    changed: Option<BoxFuture<'static, watch::Receiver<u64>>>,
     from: IpAddr,
 }
 
 impl Launch for Launcher<'_> {
     fn has_more(&self) -> bool {
-        !self.chosen.is_empty()
+        self.chosen.iter().any(|chosen| match &chosen.target {
+            Target::Local => true,
+            Target::Peer(cluster) => self.lane(cluster).is_some(),
+        })
     }
 
     fn launch(&mut self, first: Bytes, tried: usize, in_flight: usize) -> Option<Attempt> {
-        loop {
-            let Chosen { target, on_probation } = self.chosen.pop_front()?;
+        let mut at = 0;
+        while let Some(Chosen { target, on_probation }) = self.chosen.get_mut(at) {
+            let (target, on_probation) = (target.clone(), std::mem::take(on_probation));
             let cluster = self.outbound.cluster(&target);
+            let lane = match &target {
+                Target::Local => None,
+                Target::Peer(cluster) => {
+                    let Some(lane) = self.lane(cluster) else {
+                        at += 1;
+                        continue;
+                    };
+                    Some(lane)
+                }
+            };
             let key = OutlierKey { cluster, service: self.route.service.clone(), port: self.route.port };
             let refused = on_probation && matches!(self.ledger().admits(&key), Admission::No { .. });
             // One request at a time is its probe; the others go on, unless it is all there is.
-            if !refused || self.chosen.is_empty() {
-                return Some(self.start(target, key, first, (tried, in_flight)));
+            if refused && self.chosen.len() > 1 {
+                self.chosen.remove(at);
+                continue;
             }
+            match &lane {
+                Some(lane) => self.tried.push(lane.clone()),
+                None => drop(self.chosen.remove(at)),
+            }
+            return Some(self.start(target, lane, key, first, (tried, in_flight)));
         }
+        None
+    }
+
+    fn refused(&mut self, target: &Target, origin: Origin) {
+        // Another gateway has the same endpoints, but troubles and limits of its own.
+        if !matches!(origin, Origin::Gateway | Origin::Limit) {
+            self.chosen.retain(|chosen| chosen.target != *target);
+        }
+    }
+
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let changed = self.changed.get_or_insert_with(|| {
+            let mut changes = self.changes.clone();
+            Box::pin(async move {
+                // The registry lives as long as the links, which the launcher borrows.
+                let _ = changes.changed().await;
+                changes
+            })
+        });
+        let changes = ready!(changed.as_mut().poll(cx));
+        (self.changes, self.changed) = (changes, None);
+        Poll::Ready(())
     }
 }
 
@@ -194,9 +256,15 @@ impl Launcher<'_> {
         &self.outbound.planner.site.ledger
     }
 
+    /// The lane by which a cluster would be asked next.
+    fn lane(&self, cluster: &ClusterId) -> Option<Arc<Lane>> {
+        self.outbound.planner.links.registry().next_best(cluster, &self.tried)
+    }
+
     fn start(
         &self,
         target: Target,
+        lane: Option<Arc<Lane>>,
         key: OutlierKey,
         first: Bytes,
         (tried, in_flight): (usize, usize),
@@ -206,10 +274,6 @@ impl Launcher<'_> {
         let idempotent = part.is_some_and(|part| part.idempotent);
         let sent = Arc::new(AtomicBool::new(false));
         let hostname = self.route.endpoint.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default();
-        let lane = match &target {
-            Target::Local => None,
-            Target::Peer(cluster) => planner.links.registry().best(cluster),
-        };
         let mut bytes = 0;
         let ending: BoxFuture<'static, attempt::Ending> = match (&target, &lane, part) {
             (Target::Local, ..) => {

@@ -24,6 +24,8 @@ pub struct Greeting {
     pub instance: Instance,
     /// How many shards it has.
     pub shards: u32,
+    /// Number of this lane among those to the gateway; a higher one takes the place of a lower one.
+    pub lane: u32,
     /// Generation of the peering as it knows it.
     pub generation: u64,
     /// Where it runs.
@@ -51,7 +53,7 @@ impl Greeting {
             gateway: self.gateway.to_string(),
             instance: self.instance.0.to_vec(),
             shards: self.shards,
-            lane: 0,
+            lane: self.lane,
             lanes_wanted: 1,
             generation: self.generation,
             locality: Some(row::locality_proto(&self.locality)),
@@ -71,6 +73,7 @@ pub fn hello(hello: v1::Hello) -> Result<Greeting, WireError> {
         gateway: GatewayId::parse(&hello.gateway).map_err(WireError::id("gateway"))?,
         instance: Instance::from_slice(&hello.instance).map_err(WireError::id("instance"))?,
         shards: hello.shards,
+        lane: hello.lane,
         generation: hello.generation,
         locality: row::locality(hello.locality)?,
         endpoints: endpoints(hello.endpoints)?,

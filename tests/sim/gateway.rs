@@ -269,6 +269,12 @@ impl Gateway {
         address.ok_or(answer.rcode)
     }
 
+    /// What stands before this host forgets where it dialled from.
+    pub(crate) fn forget_ports(&self) {
+        self.note("its address translation forgets");
+        self.net.forget_ports();
+    }
+
     /// Looks a name up and asks who is there; the cluster that answered.
     pub(crate) async fn request(&self, name: &ServiceName) -> Result<String, String> {
         let ip = self.resolve(name).map_err(|rcode| format!("{rcode:?}"))?;

@@ -114,7 +114,7 @@ async fn until(links: &Links, peer: &ClusterId, wanted: bool) {
     while links.registry().best(peer).is_some() != wanted {
         // A lane that was accepted is settled by what the dialling side says, which nobody says here.
         for lane in links.registry().all() {
-            links.registry().hear(&lane, Instance([1; 16]));
+            links.registry().hear(&lane, Instance([1; 16]), 0);
         }
         sleep(Duration::from_millis(5)).await;
     }
@@ -174,7 +174,7 @@ pub(crate) fn run(seed: u64) -> Vec<u128> {
             loop {
                 sleep(Duration::from_millis(5)).await;
                 for lane in links.registry().all() {
-                    links.registry().hear(&lane, Instance([1; 16]));
+                    links.registry().hear(&lane, Instance([1; 16]), 0);
                 }
             }
         }

@@ -32,8 +32,11 @@ const SEEDS_DEFAULT: u64 = 20;
 type Test = fn() -> Result<String, String>;
 
 /// What is tested of links alone.
-const LINK_TESTS: [(&str, Test); 2] =
-    [("links_meet_again", links_meet_again), ("refusals_are_taken", refusals_are_taken)];
+const LINK_TESTS: [(&str, Test); 3] = [
+    ("links_meet_again", links_meet_again),
+    ("refusals_are_taken", refusals_are_taken),
+    ("forgotten_paths_are_dialled_anew", forgotten_paths_are_dialled_anew),
+];
 
 /// What the command line and the environment ask for.
 #[derive(Debug, Default)]
@@ -192,6 +195,15 @@ fn fail(seed: u64, wrong: &str, trace: &[Entry]) -> String {
         .map_or_else(|error| format!("not drawn: {error}"), |()| path.display().to_string());
     let last = trace.iter().rev().take(12).rev().map(|entry| format!("  {entry}\n")).collect::<String>();
     format!("{wrong}\n{last}seed={seed} replay: cargo test --test sim -- --seed {seed}\nevents: {drawn}")
+}
+
+/// A client that asks meanwhile has its answer by the new lane, long before the old one is down.
+fn forgotten_paths_are_dialled_anew() -> Result<String, String> {
+    const SOON: Duration = Duration::from_secs(2);
+    match scenario::forgotten_paths(1)? {
+        took if took < SOON => Ok(format!("an answer after {} ms", took.as_millis())),
+        took => Err(format!("an answer after {} ms only", took.as_millis())),
+    }
 }
 
 fn refusals_are_taken() -> Result<String, String> {

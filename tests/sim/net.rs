@@ -14,7 +14,10 @@ use std::{
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, SocketAddr},
     pin::{Pin, pin},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -49,6 +52,8 @@ pub(crate) struct HostNet {
     internet: Internet,
     /// Which port stands for a loopback address, as long as its listener lives.
     loopback: Mutex<BTreeMap<SocketAddr, Weak<Port>>>,
+    /// The sockets it dialled from.
+    dialling: Mutex<Vec<Weak<Group>>>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -66,7 +71,15 @@ fn at_once<T>(future: impl Future<Output = io::Result<T>>) -> io::Result<T> {
 impl HostNet {
     /// For a host that starts now; call it once a start.
     pub(crate) fn new(internet: &Internet) -> Arc<Self> {
-        Arc::new(Self { internet: internet.clone(), loopback: Mutex::default() })
+        Arc::new(Self { internet: internet.clone(), loopback: Mutex::default(), dialling: Mutex::default() })
+    }
+
+    /// Whatever translates this host's addresses forgets the ports it has dialled from: nothing gets through
+    /// by them any more, either way.
+    pub(crate) fn forget_ports(&self) {
+        for group in lock(&self.dialling).iter().filter_map(Weak::upgrade) {
+            group.forgotten.store(true, Ordering::Relaxed);
+        }
     }
 
     fn bind_udp(&self, addr: SocketAddr) -> io::Result<Arc<UdpSocket>> {
@@ -93,7 +106,10 @@ impl Net for HostNet {
         let (senders, receivers): (Vec<_>, Vec<_>) =
             (0..shards).map(|_| mpsc::channel(QUEUE_DATAGRAMS)).unzip();
         let pump = tokio::spawn(pump(socket.clone(), senders)).abort_handle();
-        let group = Arc::new(Group { socket, pump });
+        let group = Arc::new(Group { socket, pump, forgotten: AtomicBool::new(false) });
+        if addr.port() == 0 {
+            lock(&self.dialling).push(Arc::downgrade(&group));
+        }
         let member = |receiver| Member { group: group.clone(), queue: Mutex::new(receiver) };
         Ok(receivers.into_iter().map(|queue| Box::new(member(queue)) as Box<dyn QuicSocket>).collect())
     }
@@ -148,6 +164,7 @@ impl Net for HostNet {
 struct Group {
     socket: Arc<UdpSocket>,
     pump: AbortHandle,
+    forgotten: AtomicBool,
 }
 
 impl Drop for Group {
@@ -195,6 +212,9 @@ impl AsyncUdpSocket for Member {
     }
 
     fn try_send(&self, transmit: &Transmit<'_>) -> io::Result<()> {
+        if self.group.forgotten.load(Ordering::Relaxed) {
+            return Ok(());
+        }
         let sent = self.group.socket.try_send_to(transmit.contents, transmit.destination);
         match sent {
             Ok(_) => Ok(()),
@@ -211,6 +231,10 @@ impl AsyncUdpSocket for Member {
         meta: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
         let mut queue = lock(&self.queue);
+        if self.group.forgotten.load(Ordering::Relaxed) {
+            while let Poll::Ready(Some(_)) = queue.poll_recv(cx) {}
+            return Poll::Pending;
+        }
         let mut taken = 0;
         for (buffer, meta) in buffers.iter_mut().zip(meta) {
             match queue.poll_recv(cx) {

@@ -118,6 +118,30 @@ fn meet(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
     intrude(world)
 }
 
+/// An address translation forgets while a client asks: how long until it has its answer.
+pub(crate) fn forgotten_paths(seed: u64) -> Result<Duration, String> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut world = World::new(seed, &mut rng);
+    world.until("started", MEETING, |world| {
+        let late = world.sites.iter().find(|site| site.live().is_none());
+        late.map_or(Ok(()), |site| Err(format!("{} has not started", site.name)))
+    })?;
+    for (who, own) in MEMBERS.into_iter().enumerate() {
+        world.export(who, &service(&format!("only-{own}")))?;
+    }
+    meet(&mut world, &mut rng)?;
+    world.until("converged", MEETING, checkers::converged)?;
+    for who in 0..MEMBERS.len() {
+        world.forget_ports(who)?;
+    }
+    let asked = world.now();
+    let name = service(&format!("only-{}", MEMBERS[1]));
+    let answer = world.ask(0, "request", move |gateway| async move { gateway.request(&name).await })?;
+    let took = world.now() - asked;
+    world.sites.iter().for_each(|site| site.forget());
+    answer.map(|_| took)
+}
+
 /// Makes the stranger believe that the members are its peers: it dials them all from now on.
 fn intrude(world: &mut World) -> Result<(), String> {
     let victims: Vec<_> = world.sites[..STRANGER].iter().filter_map(|site| site.live()).collect();
@@ -147,7 +171,7 @@ fn happen(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
     let who = rng.random_range(0..MEMBERS.len());
     let other = (who + rng.random_range(1..MEMBERS.len())) % MEMBERS.len();
     let runs = !world.down().contains(&who);
-    match rng.random_range(0..10) {
+    match rng.random_range(0..11) {
         0 | 1 if runs => {
             let name = service(SHARED[rng.random_range(0..SHARED.len())]);
             if !world.truth.exports_of(MEMBERS[who]).contains(&name) {
@@ -170,6 +194,7 @@ fn happen(world: &mut World, rng: &mut StdRng) -> Result<(), String> {
             }
         }
         9 => world.serve(who, !world.serves(who)),
+        10 if runs => world.forget_ports(who)?,
         _ => {}
     }
     Ok(())

@@ -232,6 +232,11 @@ impl World {
         self.wire();
     }
 
+    /// The address translation before a member forgets the connections the member has dialled.
+    pub(crate) fn forget_ports(&mut self, who: usize) -> Result<(), String> {
+        self.ask(who, "forget", |gateway| async move { gateway.forget_ports() })
+    }
+
     /// Ends a gateway without a word; what it kept on disk stays.
     pub(crate) fn crash(&mut self, who: usize) {
         self.trace.note(self.now(), MEMBERS[who], "crashes");

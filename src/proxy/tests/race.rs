@@ -141,6 +141,12 @@ impl Launch for Script {
         !self.candidates.is_empty()
     }
 
+    fn refused(&mut self, _: &Target, _: Origin) {}
+
+    fn poll_changed(&mut self, _: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
     fn launch(&mut self, first: Bytes, _: usize, in_flight: usize) -> Option<Attempt> {
         let (name, does) = self.candidates.pop_front()?;
         let first = if may_write_first_bytes(self.idempotent, in_flight) { first } else { Bytes::new() };

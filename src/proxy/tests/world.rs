@@ -225,7 +225,7 @@ impl Cluster {
         writer.write_chunk(vec![Kind::Control.number()].into()).await.expect("written");
         let call = timeout(SOON, other.calls.recv()).await.expect("in time").expect("a call");
         let there = call.connect_info().lane;
-        other.links.registry().hear(&there, Instance([1; 16]));
+        other.links.registry().hear(&there, Instance([1; 16]), 0);
         self.links.registry().settle(&here, Instance([2; 16]));
         drop((writer, reader));
     }
