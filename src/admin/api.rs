@@ -104,6 +104,12 @@ pub struct PeerStatus {
     /// The lane in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<LinkStatus>,
+    /// Every lane that takes new streams, one a gateway of the peer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub links: Vec<LinkStatus>,
+    /// Since when and why there is no lane, if there was one in this run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_down: Option<LinkDown>,
     /// Why the last dial failed, while no lane is up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dial_failure: Option<String>,
@@ -121,11 +127,26 @@ pub struct PeerStatus {
     pub refusals: Vec<String>,
 }
 
+/// Why there is no lane.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LinkDown {
+    /// How long ago the last one ended.
+    pub age_ms: u64,
+    /// How it ended, for people.
+    pub cause: String,
+}
+
 /// One lane.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LinkStatus {
     /// up, suspect or down.
     pub state: String,
+    /// How long it has been so.
+    #[serde(default)]
+    pub state_age_ms: u64,
+    /// Why it is not up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// The gateway at the other end.
     pub gateway: GatewayId,
     /// Its address.

@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Parts,
-    api::{LinkStatus, PeerStatus},
+    api::{LinkDown, LinkStatus, PeerStatus},
 };
 use crate::{
     ledger::SessionRow,
-    link::Lane,
+    link::{Lane, LinkEnd},
     metrics::{LaneFigures, PeerFigures},
     model::{
         ids::{ClusterId, Timestamp},
@@ -38,6 +38,9 @@ pub(super) struct Facts<'a> {
     pub(super) catalog: Option<&'a PeerCatalog>,
     pub(super) session: Option<SessionRow>,
     pub(super) lane: Option<Arc<Lane>>,
+    /// The lanes to all its gateways.
+    pub(super) lanes: Vec<Arc<Lane>>,
+    pub(super) link_end: Option<LinkEnd>,
     pub(super) dial_failure: Option<String>,
     pub(super) lag: Option<u64>,
     pub(super) exported: usize,
@@ -48,13 +51,16 @@ impl<'a> Facts<'a> {
     fn gather(parts: &Parts, state: &'a State, cluster: &ClusterId) -> Self {
         let registry = parts.links.registry();
         // A lane that is down is better shown than none.
-        let any = || registry.up().get(cluster).and_then(|lanes| lanes.first().cloned());
-        let lane = registry.best(cluster).or_else(any);
+        let lanes = registry.up().get(cluster).cloned().unwrap_or_default();
+        let lane = registry.best(cluster).or_else(|| lanes.first().cloned());
         let failure = if lane.is_none() { parts.links.dial_failure(cluster) } else { None };
+        let link_end = if lane.is_none() { parts.links.link_end(cluster) } else { None };
         Self {
             catalog: state.catalogs.get(cluster),
             session: parts.ledger.session(cluster),
             lane,
+            lanes,
+            link_end,
             dial_failure: failure.map(|failure| failure.cause),
             lag: parts.peers.lag(cluster),
             exported: parts.peers.exported(cluster),
@@ -96,6 +102,11 @@ pub(super) fn status(peer: &Peer, facts: &Facts<'_>, at: Moment) -> PeerStatus {
         introduced_by: peer.introduced_by.clone(),
         endpoints: peer.endpoints.clone(),
         link: facts.lane.as_deref().map(|lane| link(lane, at.now)),
+        links: facts.lanes.iter().map(|lane| link(lane, at.now)).collect(),
+        link_down: facts
+            .link_end
+            .as_ref()
+            .map(|end| LinkDown { age_ms: millis(at.wall.since(end.at)), cause: end.cause.clone() }),
         dial_failure: facts.dial_failure.clone(),
         imported: facts.imported(),
         exported: facts.exported,
@@ -133,9 +144,11 @@ fn derive(peer: &Peer, facts: &Facts<'_>, at: Moment) -> peer_state::PeerStatus 
 }
 
 fn link(lane: &Lane, now: Instant) -> LinkStatus {
-    let figures = lane.figures();
+    let (figures, standing) = (lane.figures(), lane.standing());
     LinkStatus {
-        state: lane.health().to_string(),
+        state: standing.state.to_string(),
+        state_age_ms: millis(now.saturating_duration_since(standing.since)),
+        cause: standing.cause.map(|cause| cause.to_string()),
         gateway: lane.key().gateway.clone(),
         address: lane.address().to_string(),
         dialled_by: if lane.dialled() { "us" } else { "them" }.to_owned(),

@@ -16,7 +16,7 @@ use std::{
 use arc_swap::ArcSwap;
 use quinn::{Connection, ConnectionError};
 use rustls_pki_types::CertificateDer;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 use super::{
     codes::Close,
@@ -26,7 +26,8 @@ use crate::{
     identity::Role,
     model::{
         ids::{ClusterId, GatewayId, SpiffeId},
-        liveness::{LinkState, RoundTrip},
+        limits,
+        liveness::{Cause, LinkState, RoundTrip},
     },
 };
 
@@ -43,6 +44,17 @@ pub struct LaneFigures {
     pub outbound_age: Duration,
     /// Since anything arrived.
     pub inbound_age: Duration,
+}
+
+/// What is thought of a lane, since when and why.
+#[derive(Debug, Clone)]
+pub struct Standing {
+    /// The state.
+    pub state: LinkState,
+    /// When it began.
+    pub since: Instant,
+    /// Why, unless it is as it should be.
+    pub cause: Option<Cause>,
 }
 
 /// Who a lane leads to.
@@ -64,9 +76,12 @@ pub struct Lane {
     born: Instant,
     up: watch::Sender<bool>,
     pub(super) health: watch::Sender<LinkState>,
+    standing: ArcSwap<Standing>,
     pub(super) figures: watch::Sender<LaneFigures>,
     pub(super) streams: watch::Sender<usize>,
     pub(super) opened: AtomicUsize,
+    /// Places for control and catalog calls of the other side.
+    pub(super) calls: Arc<Semaphore>,
     number: AtomicU32,
     retired: AtomicBool,
     chain: ArcSwap<Vec<CertificateDer<'static>>>,
@@ -114,9 +129,11 @@ impl Lane {
             born: now,
             up: watch::Sender::new(false),
             health: watch::Sender::new(LinkState::Up),
+            standing: ArcSwap::from_pointee(Standing { state: LinkState::Up, since: now, cause: None }),
             figures: watch::Sender::new(figures),
             streams: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
+            calls: Arc::new(Semaphore::new(limits::CALLS_PER_LANE_MAX)),
             number: AtomicU32::new(0),
             retired: AtomicBool::new(false),
             chain: ArcSwap::from_pointee(who.chain),
@@ -171,6 +188,16 @@ impl Lane {
         *self.health.borrow()
     }
 
+    /// The same with its age and its cause.
+    #[must_use]
+    pub fn standing(&self) -> Arc<Standing> {
+        self.standing.load_full()
+    }
+
+    pub(super) fn set_standing(&self, standing: Standing) {
+        self.standing.store(Arc::new(standing));
+    }
+
     /// Tells each change of its health, for whoever plans by it.
     #[must_use]
     pub fn health_changes(&self) -> watch::Receiver<LinkState> {
@@ -221,6 +248,11 @@ impl Lane {
     /// Lets streams of clients pass; called once `Hello` is settled.
     pub(super) fn mark_up(&self) {
         self.up.send_replace(true);
+    }
+
+    /// Whether it was ever settled.
+    pub(super) fn was_up(&self) -> bool {
+        *self.up.borrow()
     }
 
     /// Waits until `Hello` is settled.

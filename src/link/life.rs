@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::{
     Caller, Links,
     codes::{Close, Reset},
-    lane::{Lane, LaneFigures},
+    lane::{Lane, LaneFigures, Standing},
     opens::OpenPace,
     stream::{CallStream, Kind, Reader, Writer},
 };
 use crate::model::{
     limits,
-    liveness::{Actions, Change, Liveness, Probe},
+    liveness::{Actions, Change, LinkState, Liveness, Probe},
 };
 
 /// Runs until the connection ends.
@@ -44,6 +44,7 @@ pub(super) async fn run(links: Links, lane: Arc<Lane>) {
     }
     let end = lane.closed().await;
     links.registry().remove(&lane);
+    links.note_end(&lane, &end);
     tracing::info!(peer = %lane.key().cluster, gateway = %lane.key().gateway, reason = %end, "lane ended");
 }
 
@@ -84,9 +85,12 @@ async fn serve(links: Links, lane: Arc<Lane>, mut writer: Writer, mut reader: Re
     };
     match kind {
         Some(kind @ (Kind::Control | Kind::Catalog)) => {
-            let caller = Caller { lane, kind };
-            // The queue is short: a peer that opens calls faster than they are served is turned away.
-            let _ = links.0.calls.try_send(CallStream::new(writer, reader, caller));
+            let Ok(place) = lane.calls.clone().try_acquire_owned() else {
+                return refuse(&mut writer, &mut reader, Reset::Limit);
+            };
+            let caller = Caller { lane, kind, _place: Arc::new(place) };
+            // No lane has more than a few calls, so none keeps those of others waiting.
+            let _ = links.0.calls.send(CallStream::new(writer, reader, caller)).await;
         }
         Some(Kind::Tcp) => {
             if timeout(limits::HEADER_TIMEOUT, lane.wait_up()).await.is_err() {
@@ -127,7 +131,7 @@ async fn probe(links: Links, lane: Arc<Lane>) {
             }
             () = wake => liveness.tick(clock.now()),
         };
-        carry_out(&lane, actions);
+        carry_out(&lane, actions, clock.now());
         publish(&lane, &liveness, clock.now());
     }
 }
@@ -143,21 +147,27 @@ fn heard(liveness: &mut Liveness, datagram: Bytes, now: std::time::Instant) -> A
     }
 }
 
-fn carry_out(lane: &Lane, actions: Actions) {
+fn carry_out(lane: &Lane, actions: Actions, now: std::time::Instant) {
     if let Some(probe) = actions.send {
         let datagram = v1::Probe { seq: probe.seq, echo: probe.echo }.encode_to_vec();
         // A lane without room for 20 bytes of datagram is judged by the answers that do not come.
         let _ = lane.connection.send_datagram(Bytes::from(datagram));
     }
     let (peer, gateway) = (&lane.key().cluster, &lane.key().gateway);
+    let stands = |state, cause| lane.set_standing(Standing { state, since: now, cause });
     match actions.change {
         Some(Change::BecameSuspect { cause }) => {
+            stands(LinkState::Suspect, Some(cause));
             tracing::warn!(%peer, %gateway, reason = %cause, "lane suspect: new streams go elsewhere");
         }
         Some(Change::BecameDown { cause }) => {
+            stands(LinkState::Down, Some(cause));
             tracing::warn!(%peer, %gateway, reason = %cause, "lane down: its streams are reset");
         }
-        Some(Change::BecameUp) => tracing::info!(%peer, %gateway, "lane up again"),
+        Some(Change::BecameUp) => {
+            stands(LinkState::Up, None);
+            tracing::info!(%peer, %gateway, "lane up again");
+        }
         None => {}
     }
 }
@@ -175,7 +185,7 @@ fn publish(lane: &Lane, liveness: &Liveness, now: std::time::Instant) {
     });
     let state = liveness.state();
     lane.health.send_if_modified(|known| std::mem::replace(known, state) != state);
-    if state == crate::model::liveness::LinkState::Down {
+    if state == LinkState::Down {
         lane.close(Close::Down);
     }
 }

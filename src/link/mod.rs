@@ -24,7 +24,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -32,11 +32,11 @@ use quinn::{
     ConnectError, Connection, ConnectionError,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 pub use self::{
     connection_id::{QUIC_KEYS_BYTES, QuicKeys},
-    lane::{Lane, LaneFigures, LaneKey, StreamGuard},
+    lane::{Lane, LaneFigures, LaneKey, Standing, StreamGuard},
     registry::{Registry, Verdict},
 };
 use self::{
@@ -46,7 +46,10 @@ use self::{
 use crate::{
     clock::Clock,
     identity::{Tls, Trust, TrustError},
-    model::ids::{ClusterId, SpiffeId, Timestamp, TrustDomain},
+    model::{
+        ids::{ClusterId, SpiffeId, Timestamp, TrustDomain},
+        liveness::LinkState,
+    },
     net::Net,
     supervise::{Shards, Tasks},
 };
@@ -147,6 +150,8 @@ pub struct Caller {
     pub lane: Arc<Lane>,
     /// Control or catalog.
     pub kind: Kind,
+    /// Its place among the calls of its lane, for as long as it lives.
+    _place: Arc<OwnedSemaphorePermit>,
 }
 
 /// Serves one proxied stream, on its lane's shard. The kind has been read, the header has not.
@@ -194,6 +199,15 @@ pub struct DialFailure {
     pub at: Timestamp,
 }
 
+/// How the last link to a peer ended, and when.
+#[derive(Debug, Clone)]
+pub struct LinkEnd {
+    /// For people.
+    pub cause: String,
+    /// When.
+    pub at: Timestamp,
+}
+
 /// All links of this gateway; cheap to clone.
 #[derive(Clone)]
 pub struct Links(Arc<Inner>);
@@ -218,6 +232,7 @@ struct Inner {
     directory: ArcSwap<BTreeMap<TrustDomain, ClusterId>>,
     targets: Mutex<BTreeMap<ClusterId, watch::Sender<Target>>>,
     failures: Mutex<BTreeMap<ClusterId, DialFailure>>,
+    ends: Mutex<BTreeMap<ClusterId, LinkEnd>>,
 }
 
 impl std::fmt::Debug for Links {
@@ -253,6 +268,7 @@ impl Links {
             directory: ArcSwap::default(),
             targets: Mutex::default(),
             failures: Mutex::default(),
+            ends: Mutex::default(),
         }));
         let mut opened = Vec::with_capacity(sockets.len());
         for (shard, socket) in sockets.into_iter().enumerate() {
@@ -297,6 +313,7 @@ impl Links {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|cluster, _| targets.contains_key(cluster));
+        self.ends().retain(|cluster, _| targets.contains_key(cluster));
         for peer in peers {
             if let Some(known) = targets.get(&peer.cluster) {
                 known.send_if_modified(|target| {
@@ -340,6 +357,30 @@ impl Links {
         self.0.failures.lock().unwrap_or_else(PoisonError::into_inner).get(cluster).cloned()
     }
 
+    /// How the last link to a peer ended; of use while there is none.
+    #[must_use]
+    pub fn link_end(&self, cluster: &ClusterId) -> Option<LinkEnd> {
+        self.ends().get(cluster).cloned()
+    }
+
+    fn ends(&self) -> MutexGuard<'_, BTreeMap<ClusterId, LinkEnd>> {
+        self.0.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A lane ended. If it was the last one that carried anything, it says why the peer has no link.
+    fn note_end(&self, lane: &Lane, end: &ConnectionError) {
+        let cluster = &lane.key().cluster;
+        if !lane.was_up() || self.0.registry.has(cluster) || self.cluster_of_peer(lane).is_none() {
+            return;
+        }
+        let judged = lane.standing();
+        let cause = match judged.cause {
+            Some(cause) if judged.state == LinkState::Down => cause.to_string(),
+            _ => end.to_string(),
+        };
+        self.ends().insert(cluster.clone(), LinkEnd { cause, at: self.0.clock.wall() });
+    }
+
     /// Closes every lane and both endpoints of every shard, and waits for the goodbyes to leave.
     pub async fn shutdown(&self) {
         self.0.targets.lock().unwrap_or_else(PoisonError::into_inner).clear();
@@ -353,6 +394,10 @@ impl Links {
 
     fn endpoints(&self, shard: usize) -> Option<ShardEndpoints> {
         self.0.endpoints.get()?.get(shard).cloned()
+    }
+
+    fn cluster_of_peer(&self, lane: &Lane) -> Option<ClusterId> {
+        self.cluster_of(lane.identity().trust_domain())
     }
 
     fn cluster_of(&self, domain: &TrustDomain) -> Option<ClusterId> {

@@ -141,6 +141,8 @@ pub const STREAM_WINDOW_BYTES: u64 = 1_250_000;
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Control and catalog streams waiting to be served.
 pub const CALLS_WAITING_MAX: usize = 64;
+/// Control and catalog streams of one lane that are served at once.
+pub const CALLS_PER_LANE_MAX: usize = 8;
 /// Calls on one control or catalog stream.
 pub const CALLS_PER_STREAM_MAX: u32 = 4;
 /// Largest gRPC message.

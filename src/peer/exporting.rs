@@ -32,6 +32,9 @@ pub(super) enum ExportingEnd {
     /// Its messages do not follow the protocol.
     #[error("the importer broke the protocol: {0}")]
     Protocol(String),
+    /// The importer opened its catalog anew.
+    #[error("the importer opened its catalog anew")]
+    Replaced,
     /// It took nothing for too long (P4).
     #[error("the importer took nothing for {} s", limits::SEND_STALL_MAX.as_secs())]
     Stalled,
@@ -53,12 +56,16 @@ impl Exporting {
         outgoing: mpsc::Sender<Result<v1::Exporter, Status>>,
     ) {
         let gateway = self.peer.gateway.clone();
+        let replaced = self.view.begin_feeding(&gateway);
         let fresh = || Exporter::new(self.generation, self.clock.now());
         // One of an older peering would refuse the peer for ever (P24).
         let kept = self.view.take_exporter(&gateway).filter(|kept| kept.generation() == self.generation);
         let mut exporter = kept.unwrap_or_else(fresh);
         exporter.open(self.clock.now());
-        let end = feed_until_end(&self.view, &mut exporter, &self.clock, &mut incoming, &outgoing).await;
+        let feeding = feed_until_end(&self.view, &mut exporter, &self.clock, &mut incoming, &outgoing);
+        let end = replaced.run_until_cancelled(feeding).await.unwrap_or(ExportingEnd::Replaced);
+        // Ended, it is nobody's older stream any more.
+        replaced.cancel();
         tracing::debug!(peer = %self.peer.cluster, reason = %end, "stopped feeding the catalog");
         self.view.keep_exporter(gateway, exporter);
     }

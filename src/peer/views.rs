@@ -9,6 +9,7 @@ use std::{
 };
 
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::Clock,
@@ -33,6 +34,8 @@ pub(super) struct View {
     too_large: Mutex<BTreeMap<ServiceName, ExportTooLarge>>,
     /// How far each gateway of the peer is; kept across its streams.
     exporters: Mutex<BTreeMap<GatewayId, Exporter>>,
+    /// The stream that feeds each gateway.
+    fed: Mutex<BTreeMap<GatewayId, CancellationToken>>,
 }
 
 impl View {
@@ -43,7 +46,19 @@ impl View {
             acked: watch::Sender::new(0),
             too_large: Mutex::default(),
             exporters: Mutex::default(),
+            fed: Mutex::default(),
         }
+    }
+
+    /// A stream begins to feed a gateway: one that did so before is told to end. The token says when this one is.
+    pub(super) fn begin_feeding(&self, gateway: &GatewayId) -> CancellationToken {
+        let token = CancellationToken::new();
+        let mut fed = self.fed.lock().unwrap_or_else(PoisonError::into_inner);
+        fed.retain(|_, token| !token.is_cancelled());
+        if let Some(older) = fed.insert(gateway.clone(), token.clone()) {
+            older.cancel();
+        }
+        token
     }
 
     /// Takes the exporter of a gateway for the life of a stream.

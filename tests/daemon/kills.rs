@@ -71,3 +71,36 @@ fn a_killed_gateway_comes_back_as_itself_and_serves_what_it_knew() {
     assert_eq!(address(&dig(second.dns(), WEB, RecordType::A)).map(Into::into), Some(at.ip()));
     assert_eq!(west.json("peers")["peers"][0]["cluster"], "east");
 }
+
+/// The state, the age and the cause of the link to `peer`, as people and programs are told.
+fn link_of(cluster: &Cluster, peer: &str) -> (String, String) {
+    let row = cluster.json(&format!("peers {peer}"))["peers"][0].clone();
+    let link = if row["link"].is_null() { ("down", &row["link_down"]) } else { ("", &row["link"]) };
+    let state = link.1["state"].as_str().unwrap_or(link.0).to_owned();
+    (state, link.1["cause"].as_str().unwrap_or_default().to_owned())
+}
+
+#[test]
+fn a_gateway_that_stands_still_is_told_as_suspect_and_then_as_down() {
+    let (east, west) = (Cluster::new("east", 196), Cluster::new("west", 197));
+    let (first, second) = (east.start(), west.start());
+    let app = application("east");
+    east.tombolo(&format!("export web.shop={app} --port 8080")).well();
+    west.join(&east.token()).well();
+    let at = until("the name is served", || place(second.dns(), WEB, 8080));
+    until("traffic", || said_by(at));
+    assert_eq!(link_of(&west, "east").0, "up");
+    first.signal(nix::sys::signal::Signal::SIGSTOP);
+    // While somebody waits, the lane is probed often.
+    let _waiting = std::net::TcpStream::connect(at).expect("connected");
+    let (_, cause) = until("suspect", || Some(link_of(&west, "east")).filter(|link| link.0 == "suspect"));
+    assert!(cause.starts_with("no answer"), "{cause}");
+    let table = west.tombolo("peers").well();
+    assert!(table.contains("link to") && table.contains("suspect for"), "{table}");
+    let (_, cause) = until("down", || Some(link_of(&west, "east")).filter(|link| link.0 == "down"));
+    assert!(cause.starts_with("no answer"), "{cause}");
+    first.signal(nix::sys::signal::Signal::SIGCONT);
+    until("up again", || (link_of(&west, "east").0 == "up").then_some(()));
+    let shown = west.tombolo("peers east").well();
+    assert!(!shown.contains("last dial") && !shown.contains("another lane"), "{shown}");
+}

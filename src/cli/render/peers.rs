@@ -21,13 +21,13 @@ pub(super) fn short_peers(peers: &[PeerStatus], style: Style) -> String {
             [
                 peer.cluster.to_string(),
                 state_and_age(peer),
-                link.map_or_else(dash, |link| link.state.clone()),
+                links(peer),
                 round_trip_or_dash(link.map(|link| link.rtt_ms)),
                 link.map_or_else(dash, |link| format!("{:.1}%", link.loss * 100.0)),
                 link.map_or_else(dash, seen),
                 format!("{}/{}", peer.imported, peer.exported),
                 catalog(peer),
-                peer.cause.clone(),
+                cause(peer),
             ],
         );
     }
@@ -55,7 +55,7 @@ pub(crate) fn peers(peers: &[PeerStatus], now: Timestamp, style: Style) -> Strin
                 peer.lag.map_or_else(|| "?".to_owned(), |lag| lag.to_string()),
                 peer.catalog_age_ms.map_or_else(dash, age),
                 root_ends(peer, now),
-                peer.cause.clone(),
+                cause(peer),
             ],
         );
     }
@@ -84,7 +84,7 @@ pub(crate) fn peer(peer: &PeerStatus, now: Timestamp, style: Style) -> String {
         ("root ends", root_ends(peer, now)),
         ("introduced by", optional(peer.introduced_by.as_ref().map(ToString::to_string))),
         ("endpoints", peer.endpoints.join(", ")),
-        ("link", peer.link.as_ref().map_or_else(|| "none".to_owned(), link)),
+        ("link", every_link(peer)),
         ("last dial", optional(peer.dial_failure.clone())),
         ("services", format!("{} taken from it, {} told to it", peer.imported, peer.exported)),
         ("catalog", catalog(peer)),
@@ -93,6 +93,52 @@ pub(crate) fn peer(peer: &PeerStatus, now: Timestamp, style: Style) -> String {
         text += &format!("! refused: {refusal}\n");
     }
     text
+}
+
+/// The state of its lanes: `up`, `suspect 2s`, `1 up 1 suspect`, `down 12s`.
+fn links(peer: &PeerStatus) -> String {
+    let lanes = lanes(peer);
+    match (lanes, &peer.link_down) {
+        ([], None) => dash(),
+        ([], Some(down)) => format!("down {}", age(down.age_ms)),
+        ([one], _) if one.state == "up" => one.state.clone(),
+        ([one], _) => format!("{} {}", one.state, age(one.state_age_ms)),
+        (several, _) => {
+            let counted = ["up", "suspect", "down"].map(|state| {
+                let count = several.iter().filter(|lane| lane.state == state).count();
+                if count == 0 { String::new() } else { format!("{count} {state}") }
+            });
+            counted.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(" ")
+        }
+    }
+}
+
+/// Every lane; of an older gateway only the one in use is told.
+fn lanes(peer: &PeerStatus) -> &[LinkStatus] {
+    if peer.links.is_empty() { peer.link.as_slice() } else { &peer.links }
+}
+
+/// Why it is in its state, and what is wrong with its lanes, whose state moves first.
+fn cause(peer: &PeerStatus) -> String {
+    let mut text = peer.cause.clone();
+    for lane in lanes(peer).iter().filter(|lane| lane.state != "up") {
+        let why = lane.cause.as_deref().unwrap_or("not proved");
+        text += &format!("; link to {} {} for {}: {why}", lane.gateway, lane.state, age(lane.state_age_ms));
+    }
+    if let (true, Some(down)) = (lanes(peer).is_empty(), &peer.link_down) {
+        text += &format!("; link down for {}: {}", age(down.age_ms), down.cause);
+    }
+    text
+}
+
+/// All lanes in full, one a line.
+fn every_link(peer: &PeerStatus) -> String {
+    let told: Vec<String> = lanes(peer).iter().map(link).collect();
+    match (told.is_empty(), &peer.link_down) {
+        (false, _) => told.join("\n               "),
+        (true, Some(down)) => format!("down for {}: {}", age(down.age_ms), down.cause),
+        (true, None) => "none".to_owned(),
+    }
 }
 
 fn state_and_age(peer: &PeerStatus) -> String {
@@ -125,8 +171,12 @@ fn root_ends(peer: &PeerStatus, now: Timestamp) -> String {
 
 fn link(link: &LinkStatus) -> String {
     format!(
-        "{}, made {} ago, to gateway {} at {}, dialled by {}; rtt {}, loss {:.1}%, heard {} ago, hears us {} ago, {}",
+        "{}{}, made {} ago, to gateway {} at {}, dialled by {}; rtt {}, loss {:.1}%, heard {} ago, hears us {} ago, {}",
         link.state,
+        link.cause
+            .as_ref()
+            .map(|cause| format!(" for {} ({cause})", age(link.state_age_ms)))
+            .unwrap_or_default(),
         age(link.up_ms),
         link.gateway,
         link.address,

@@ -102,6 +102,38 @@ fn status_shows_identity_peers_and_what_to_look_at() {
 }
 
 #[test]
+fn a_link_in_trouble_is_told_beside_the_peers_state() {
+    let lane = |gateway: &str, state: &str| {
+        let mut lane = west()["link"].clone();
+        (lane["gateway"], lane["state"], lane["state_age_ms"]) = (json!(gateway), json!(state), json!(2_000));
+        lane["cause"] =
+            if state == "up" { Value::Null } else { json!("no answer and not a word for 612 ms") };
+        lane
+    };
+    let mut doubted = west();
+    doubted["link"] = lane("w1", "suspect");
+    let mut half = west();
+    half["links"] = json!([lane("w1", "up"), lane("w2", "suspect")]);
+    let mut gone = west();
+    gone.as_object_mut().expect("an object").remove("link");
+    gone["link_down"] = json!({ "age_ms": 12_000, "cause": "closed by peer: shutdown" });
+    let rows: Vec<PeerStatus> = [doubted, half, gone].into_iter().map(object).collect();
+    let table = peers::short_peers(&rows, PLAIN);
+    let lines: Vec<&str> = table.lines().skip(1).collect();
+    assert!(lines[0].contains(" suspect 2s ") && lines[0].contains("active"), "{table}");
+    assert!(
+        lines[0].ends_with("; link to w1 suspect for 2s: no answer and not a word for 612 ms"),
+        "{table}"
+    );
+    assert!(lines[1].contains(" 1 up 1 suspect ") && lines[1].contains("link to w2 suspect"), "{table}");
+    assert!(
+        lines[2].contains(" down 12s ") && lines[2].contains("link down for 12s: closed by peer"),
+        "{table}"
+    );
+    assert!(peer(&rows[1], NOW, PLAIN).contains("suspect for 2s (no answer"), "the second line of links");
+}
+
+#[test]
 fn a_young_gateway_says_what_it_waits_for_and_how_to_go_on() {
     let mut sample = sample_status();
     sample["ready"] = json!(false);
