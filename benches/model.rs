@@ -140,6 +140,7 @@ fn peer(cluster: ClusterId, bundle: &Bundle) -> Result<Peer> {
         introduced_by: None,
         issuer: false,
         added: NOW,
+        ruling: Default::default(),
     })
 }
 
@@ -160,7 +161,7 @@ fn filled(peers: usize, rows: usize) -> Result<State> {
         locality: Locality::default(),
     };
     let mut state = State::new(me, Settings::default(), VirtualIps::new("127.64.0.0/13".parse()?)?);
-    let bundle = identity.bundle(1)?;
+    let bundle = identity.bundle().as_ref().clone();
     for number in 0..peers {
         state.apply(Event::Peer(peer(cluster(number)?, &bundle)?), NOW);
         let rows =

@@ -10,6 +10,8 @@ use crate::model::{
     ids::{ClusterId, GatewayId, Locality, ServiceName, Timestamp, TrustDomain},
 };
 
+pub use super::api_trust::{CaStatus, PeerWish, RootAck, RootStatus, Verification, VerifiedRoots};
+
 /// The schema of an object of this API.
 #[must_use]
 pub fn schema(name: &str) -> String {
@@ -324,6 +326,10 @@ pub struct TokenWish {
     pub expect_trust_domain: Option<TrustDomain>,
     /// How many clusters may redeem it.
     pub uses: Option<u32>,
+    /// Whoever redeems it waits for a person here.
+    pub require_approval: bool,
+    /// The cluster it is for may come with new roots, in the place of the peer of its id.
+    pub rejoin: bool,
     /// Issue it although no address is routable.
     pub allow_private: bool,
 }
@@ -379,6 +385,9 @@ pub struct TokenStatus {
 pub struct JoinWish {
     /// The token: a secret.
     pub token: String,
+    /// The cluster that made it may be a known one with other roots (`peer re-trust`).
+    #[serde(default)]
+    pub re_trust: bool,
 }
 
 /// One line of the answer to `POST /v1/join`.

@@ -26,7 +26,7 @@ pub(super) async fn join(State(parts): State<Arc<Parts>>, request: Request) -> R
     let wish: JoinWish = refusal::body(request).await?;
     let (tell, steps) = mpsc::channel(JOIN_STEPS_QUEUE_MAX);
     let (write, lines) = mpsc::channel(JOIN_STEPS_QUEUE_MAX);
-    parts.tasks.spawn_transient("join", (parts.join)(wish.token, tell));
+    parts.tasks.spawn_transient("join", (parts.join)(wish, tell));
     parts.tasks.spawn_transient("join steps", forward(steps, write));
     let body = Body::from_stream(ReceiverStream::new(lines).map(Ok::<_, Infallible>));
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())

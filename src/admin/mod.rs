@@ -5,6 +5,8 @@
 //! at each request; what is asked for is decided by the store or by those who are handed in with [`Parts`].
 
 pub mod api;
+mod api_trust;
+mod ca;
 mod exports;
 mod health;
 mod join;
@@ -27,7 +29,8 @@ use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 pub use self::parts::{
-    About, ExplainService, IssueToken, Join, NewestZone, Parts, PeerFigures, Unconfirmed, Warnings,
+    About, ActOnPeer, BeginRotation, ExplainService, IssueToken, Join, NewestZone, Parts, PeerFigures,
+    Unconfirmed, Warnings,
 };
 use self::serve::Server;
 use crate::net::TcpListen;

@@ -7,17 +7,17 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
-use super::api::{Addresses, JoinStep, NewToken, PortExplanation, TokenWish};
+use super::api::{Addresses, JoinStep, JoinWish, NewToken, PortExplanation, TokenWish};
 use crate::{
     clock::Clock,
-    identity::CurrentSvid,
+    identity::{CurrentSvid, Identity},
     ledger::Ledger,
     link::Links,
     metrics::Metrics,
     model::{
         code::Problem,
-        ids::{ClusterId, ServiceName},
-        trust::Bundle,
+        ids::{ClusterId, ServiceName, Timestamp},
+        peering::Verb,
         zone::ZoneSource,
     },
     net::BoxFuture,
@@ -33,7 +33,12 @@ pub type ExplainService = Arc<dyn Fn(&ServiceName) -> Option<Vec<PortExplanation
 pub type IssueToken = Arc<dyn Fn(TokenWish) -> BoxFuture<'static, Result<NewToken, Problem>> + Send + Sync>;
 /// Redeems a token and tells each step; the last one is `done` or has a problem. It goes on to its end also
 /// when nobody hears it any more: what was begun at the other cluster must not be left half done.
-pub type Join = Arc<dyn Fn(String, mpsc::Sender<JoinStep>) -> BoxFuture<'static, ()> + Send + Sync>;
+pub type Join = Arc<dyn Fn(JoinWish, mpsc::Sender<JoinStep>) -> BoxFuture<'static, ()> + Send + Sync>;
+/// Carries out a verb of a peer; `true`: without a word to it.
+pub type ActOnPeer =
+    Arc<dyn Fn(ClusterId, Verb, bool) -> BoxFuture<'static, Result<String, Problem>> + Send + Sync>;
+/// Begins a rotation of the cluster's root, unless one is under way.
+pub type BeginRotation = Arc<dyn Fn() -> BoxFuture<'static, Result<(), Problem>> + Send + Sync>;
 /// Waits until every peer has confirmed that a service is gone, or the time is over; then tells who has not.
 pub type Unconfirmed = Arc<dyn Fn(ServiceName, Duration) -> BoxFuture<'static, Vec<ClusterId>> + Send + Sync>;
 /// What else a person should look at.
@@ -45,6 +50,8 @@ pub trait PeerFigures: Send + Sync {
     fn lag(&self, peer: &ClusterId) -> Option<u64>;
     /// Services the peer is told of.
     fn exported(&self, peer: &ClusterId) -> usize;
+    /// Whether the peer uses the roots of ours that are in use now, and when it said so.
+    fn roots_seen(&self, peer: &ClusterId) -> Option<(bool, Timestamp)>;
     /// Exports the peer cannot be told of because their record is too large, each with its code.
     fn too_large(&self, peer: &ClusterId) -> Vec<String>;
 }
@@ -60,8 +67,6 @@ pub struct About {
     pub addresses: Addresses,
     /// When it began to serve.
     pub started: std::time::Instant,
-    /// This cluster's own roots.
-    pub bundle: Bundle,
 }
 
 /// Everything the admin API needs.
@@ -83,6 +88,8 @@ pub struct Parts {
     pub readiness: Readiness,
     /// This gateway's certificate.
     pub svid: Arc<CurrentSvid>,
+    /// This cluster's roots.
+    pub identity: Arc<Identity>,
     /// What does not change.
     pub about: About,
     /// The zone as it is answered.
@@ -95,6 +102,10 @@ pub struct Parts {
     pub issue_token: IssueToken,
     /// For `join`.
     pub join: Join,
+    /// For `peer VERB`.
+    pub act: ActOnPeer,
+    /// For `ca rotate`.
+    pub begin_rotation: BeginRotation,
     /// For `unexport --wait`.
     pub unconfirmed: Unconfirmed,
     /// For `status`.

@@ -4,18 +4,20 @@ use std::{sync::Arc, time::Instant};
 
 use super::{
     Parts,
-    api::{LinkDown, LinkStatus, PeerStatus},
+    api::{LinkDown, LinkStatus, PeerStatus, Verification, VerifiedRoots, schema},
 };
 use crate::{
     ledger::SessionRow,
     link::{Lane, LinkEnd},
     metrics::{LaneFigures, PeerFigures},
     model::{
-        ids::{ClusterId, Timestamp},
+        code::{Code, Problem},
+        ids::{ClusterId, Timestamp, TrustDomain},
         limits::CLOCK_SKEW_MAX,
         liveness::LinkState,
         peer_state::{self, PeerFacts},
         state::{Peer, PeerCatalog, Standing, State},
+        trust::Bundle,
     },
 };
 
@@ -81,8 +83,39 @@ impl<'a> Facts<'a> {
 
 /// All peers, by cluster id.
 pub(super) fn all(parts: &Parts, state: &State, at: Moment) -> Vec<PeerStatus> {
-    let peers = state.peers.values();
-    peers.map(|peer| status(peer, &Facts::gather(parts, state, &peer.cluster), at)).collect()
+    state.peers.values().map(|peer| of(parts, state, peer, at)).collect()
+}
+
+/// The peer a path names.
+pub(super) fn named(parts: &Parts, typed: &str) -> Result<Arc<Peer>, Problem> {
+    let none = || Problem::new(Code::NO_SUCH_PEER, format!("this cluster has no peer {typed:?}"));
+    let cluster = ClusterId::parse(typed).map_err(|_| none())?;
+    parts.store.state().peers.get(&cluster).cloned().ok_or_else(none)
+}
+
+/// `POST /v1/peers/ID/verify`.
+pub(super) fn verify(parts: &Parts, peer: &Peer) -> Verification {
+    let roots = |cluster: &ClusterId, trust_domain: &TrustDomain, bundle: &Bundle| VerifiedRoots {
+        cluster: cluster.clone(),
+        trust_domain: trust_domain.clone(),
+        sequence: bundle.sequence(),
+        fingerprints: bundle.roots().iter().map(|root| root.fingerprint().to_string()).collect(),
+    };
+    let own = &parts.identity;
+    let seen = parts.peers.roots_seen(&peer.cluster);
+    let now = parts.clock.wall();
+    Verification {
+        schema: schema("verification"),
+        own: roots(own.cluster(), own.trust_domain(), &own.bundle()),
+        peer: roots(&peer.cluster, &peer.trust_domain, &peer.bundle),
+        uses_ours: seen.map(|(same, _)| same),
+        said_age_ms: seen.map(|(_, at)| millis(now.since(at))),
+    }
+}
+
+/// One peer, by its record.
+pub(super) fn of(parts: &Parts, state: &State, peer: &Peer, at: Moment) -> PeerStatus {
+    status(peer, &Facts::gather(parts, state, &peer.cluster), at)
 }
 
 /// One peer's status.
@@ -107,7 +140,7 @@ pub(super) fn status(peer: &Peer, facts: &Facts<'_>, at: Moment) -> PeerStatus {
             .link_end
             .as_ref()
             .map(|end| LinkDown { age_ms: millis(at.wall.since(end.at)), cause: end.cause.clone() }),
-        dial_failure: facts.dial_failure.clone(),
+        dial_failure: facts.dial_failure.clone().filter(|_| peer.is_trusted()),
         imported: facts.imported(),
         exported: facts.exported,
         lag: facts.lag,
@@ -118,23 +151,19 @@ pub(super) fn status(peer: &Peer, facts: &Facts<'_>, at: Moment) -> PeerStatus {
 
 fn derive(peer: &Peer, facts: &Facts<'_>, at: Moment) -> peer_state::PeerStatus {
     let ended = peer.bundle.not_after();
-    // When trust was withdrawn is not kept; its sessions ended then, so that is the closest there is.
-    let withdrawn = facts.catalog.and_then(|catalog| catalog.lost).unwrap_or(peer.added);
-    let distrusted = if peer.standing == Standing::Distrusted {
-        Some((withdrawn, "it withdrew all its roots, or none of them can be used"))
-    } else if at.wall > ended.after(CLOCK_SKEW_MAX) {
-        Some((ended, "every root has expired"))
-    } else {
-        None
-    };
+    let ruling = &peer.ruling;
+    let since = ruling.since.unwrap_or(peer.added);
+    let ruled = |standing, told| (peer.standing == standing).then_some((since, told));
+    let distrusted = ruled(Standing::Distrusted, ruling.reason.as_str())
+        .or_else(|| (at.wall > ended.after(CLOCK_SKEW_MAX)).then_some((ended, "every root has expired")));
     let synced = facts.catalog.filter(|catalog| catalog.synced);
     let known = PeerFacts {
         joined: peer.added,
         introduced_by: peer.introduced_by.as_ref(),
         approved: peer.standing != Standing::Pending,
-        paused: None,
-        revoked: None,
-        terminated: None,
+        paused: ruling.paused,
+        revoked: (peer.standing == Standing::Revoked).then_some(since),
+        terminated: ruled(Standing::Terminated, ruling.reason.as_str()),
         distrusted,
         session: facts.session.as_ref().map(|session| session.state),
         synced: facts.session.as_ref().and_then(|session| session.synced),

@@ -6,6 +6,7 @@ use axum::{
     Json, Router,
     extract::{Path, Request, State},
     http::Uri,
+    response::{IntoResponse as _, Response},
     routing::{delete, get, post},
 };
 use serde::Deserialize;
@@ -13,15 +14,18 @@ use serde::Deserialize;
 use super::{
     Parts,
     api::{
-        Done, EventStatus, Events, Explanation, NewToken, Peers, Resolution, Services, Status, TokenWish,
-        Tokens, schema,
+        CaStatus, Done, EventStatus, Events, Explanation, NewToken, PeerWish, Peers, Resolution, Services,
+        Status, TokenWish, Tokens, schema,
     },
-    exports, join,
+    ca, exports, join,
     peers::{self, Moment},
     refusal::{self, Refused, no_such_method, no_such_path, service},
     resolve, services, status, tokens,
 };
-use crate::model::code::{Code, Problem};
+use crate::model::{
+    code::{Code, Problem},
+    peering::Verb,
+};
 
 type Shared = State<Arc<Parts>>;
 
@@ -30,6 +34,9 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
     Router::new()
         .route("/v1/status", get(show_status))
         .route("/v1/peers", get(show_peers))
+        .route("/v1/peers/{id}/{action}", post(act_on_peer))
+        .route("/v1/ca", get(show_ca))
+        .route("/v1/ca/rotate", post(rotate_ca))
         .route("/v1/services", get(show_services))
         .route("/v1/resolve", get(show_resolution))
         .route("/v1/explain", get(show_explanation))
@@ -73,6 +80,33 @@ async fn show_status(State(parts): Shared) -> Json<Status> {
 async fn show_peers(State(parts): Shared) -> Json<Peers> {
     let peers = peers::all(&parts, &parts.store.state(), Moment::of(&parts));
     Json(Peers { schema: schema("peers"), peers })
+}
+
+async fn act_on_peer(
+    State(parts): Shared,
+    Path((id, action)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Refused> {
+    let peer = peers::named(&parts, &id)?;
+    if action == "verify" {
+        return Ok(Json(peers::verify(&parts, &peer)).into_response());
+    }
+    let Some(verb) = Verb::parse(&action) else {
+        let message = format!("{action:?} is nothing that can be done with a peer");
+        return Err(Problem::new(Code::REQUEST_INVALID, message).into());
+    };
+    let wish: PeerWish = refusal::body(request).await?;
+    let text = (parts.act)(peer.cluster.clone(), verb, wish.force).await?;
+    Ok(Json(Done { schema: schema("done"), text, unconfirmed: Vec::new() }).into_response())
+}
+
+async fn show_ca(State(parts): Shared) -> Json<CaStatus> {
+    Json(ca::status(&parts))
+}
+
+async fn rotate_ca(State(parts): Shared) -> Result<Json<CaStatus>, Refused> {
+    (parts.begin_rotation)().await?;
+    Ok(Json(ca::status(&parts)))
 }
 
 async fn show_services(State(parts): Shared) -> Json<Services> {

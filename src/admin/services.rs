@@ -100,7 +100,9 @@ pub(super) fn refusal(name: &ServiceName, cluster: &ClusterId, state: &State) ->
     match state.peers.get(cluster).map(|peer| peer.standing) {
         Some(Standing::Approved) => {}
         Some(Standing::Pending) => return Some("the peer waits for approval".to_owned()),
-        Some(Standing::Distrusted) | None => return Some("the peer is not trusted".to_owned()),
+        Some(Standing::Distrusted | Standing::Terminated | Standing::Revoked) | None => {
+            return Some("the peer is not trusted".to_owned());
+        }
     }
     let decision = may_import(&state.settings.imports, name, cluster).decision;
     (!decision.allowed).then(|| decision.reason.to_string())

@@ -29,7 +29,7 @@ pub(super) fn status(parts: &Parts) -> Status {
         cluster: state.me.cluster.clone(),
         gateway: state.me.gateway.clone(),
         trust_domain: state.me.trust_domain.clone(),
-        fingerprint: about.bundle.fingerprint().to_string(),
+        fingerprint: parts.identity.bundle().fingerprint().to_string(),
         locality: state.me.locality.clone(),
         up_ms: millis(at.now.saturating_duration_since(about.started)),
         addresses: about.addresses.clone(),
@@ -37,7 +37,7 @@ pub(super) fn status(parts: &Parts) -> Status {
         ready: pending.is_empty(),
         pending,
         svid_expires_unix_ms: parts.svid.get().not_after(),
-        root_expires_unix_ms: about.bundle.newest().not_after(),
+        root_expires_unix_ms: parts.identity.bundle().newest().not_after(),
         peers: peers::all(parts, &state, at),
         exported: state.exports.len(),
         imported: state.imports.len(),
@@ -47,7 +47,7 @@ pub(super) fn status(parts: &Parts) -> Status {
 
 fn warnings(parts: &Parts, state: &State, now: Timestamp) -> Vec<Problem> {
     let mut warnings = (parts.warnings)();
-    let own = (&state.me.cluster, parts.about.bundle.newest().not_after());
+    let own = (&state.me.cluster, parts.identity.bundle().newest().not_after());
     let roots = state.peers.values().map(|peer| (&peer.cluster, peer.bundle.newest().not_after()));
     warnings.extend(std::iter::once(own).chain(roots).filter_map(|(cluster, end)| root(cluster, end, now)));
     warnings.extend(listeners(parts));
@@ -109,7 +109,7 @@ pub(super) fn scrape(parts: &Parts, into: &Scrape<'_>) {
     }
     let own = [
         (Certificate::Svid, parts.svid.get().not_after()),
-        (Certificate::Root, parts.about.bundle.newest().not_after()),
+        (Certificate::Root, parts.identity.bundle().newest().not_after()),
     ];
     for (kind, end) in own {
         into.certificate(kind, &state.me.cluster, end.since(at.wall));

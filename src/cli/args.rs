@@ -74,6 +74,12 @@ pub enum Verb {
         /// Only this cluster
         name: Option<ClusterId>,
     },
+    /// Pause, remove, revoke, approve or verify a peer
+    #[command(subcommand)]
+    Peer(PeerVerb),
+    /// Show or rotate this cluster's root
+    #[command(subcommand)]
+    Ca(CaVerb),
     /// Show the services of the clusterset, or one of them in full
     Services {
         /// Only this one: NAME, NAME.NAMESPACE or its DNS name
@@ -181,6 +187,12 @@ pub struct TokenCreateArgs {
     /// How many clusters may redeem it [default: 1]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub uses: Option<u32>,
+    /// Whoever redeems it waits for `tombolo peer approve` here
+    #[arg(long)]
+    pub require_approval: bool,
+    /// The cluster of --for may come with new roots, in the place of the peer of its id
+    #[arg(long, requires = "cluster")]
+    pub rejoin: bool,
     /// Issue it although it names only addresses of this host or of private networks
     #[arg(long)]
     pub allow_private: bool,
@@ -192,6 +204,53 @@ pub struct JoinArgs {
     /// File with the token, or - for standard input [default: $TOMBOLO_TOKEN]
     #[arg(value_name = "-|FILE")]
     pub token: Option<String>,
+}
+
+/// `tombolo peer`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum PeerVerb {
+    /// Keep the trust, and stop names and streams both ways
+    Pause(PeerArg),
+    /// End a pause
+    Resume(PeerArg),
+    /// End the peering: tell the peer, drop its trust and its names, keep a tombstone
+    Remove {
+        /// The peer
+        peer: ClusterId,
+        /// Do not try to tell it
+        #[arg(long)]
+        force: bool,
+    },
+    /// End the peering without a word, and block its trust domain and keys until it is forgotten
+    Revoke(PeerArg),
+    /// Drop what is remembered of a removed or revoked peer
+    Forget(PeerArg),
+    /// Let a peer that waits for approval be a member
+    Approve(PeerArg),
+    /// Show the fingerprints that two operators compare
+    Verify(PeerArg),
+    /// Join a known peer again with its new roots, and keep its id
+    ReTrust(JoinArgs),
+}
+
+/// `tombolo ca`.
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub enum CaVerb {
+    /// Show the roots, and which peers have stored them
+    Status,
+    /// Replace the root: tell every peer the new one, issue under it, retire the old one
+    Rotate {
+        /// Stay until the old root is retired, and tell each step
+        #[arg(long)]
+        watch: bool,
+    },
+}
+
+/// A peer.
+#[derive(Debug, Clone, Args)]
+pub struct PeerArg {
+    /// Its cluster id
+    pub peer: ClusterId,
 }
 
 /// `tombolo export`.

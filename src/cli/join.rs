@@ -28,7 +28,21 @@ const VARIABLE: &str = "TOMBOLO_TOKEN";
 
 /// `tombolo join -|FILE`.
 pub(super) async fn run(args: &JoinArgs, shared: &SharedArgs, printer: Printer) -> Result<(), Problem> {
-    let wish = JoinWish { token: read(args.token.as_deref()).await? };
+    redeem(args, false, shared, printer).await
+}
+
+/// `tombolo peer re-trust -|FILE`.
+pub(super) async fn re_trust(args: &JoinArgs, shared: &SharedArgs, printer: Printer) -> Result<(), Problem> {
+    redeem(args, true, shared, printer).await
+}
+
+async fn redeem(
+    args: &JoinArgs,
+    re_trust: bool,
+    shared: &SharedArgs,
+    printer: Printer,
+) -> Result<(), Problem> {
+    let wish = JoinWish { token: read(args.token.as_deref()).await?, re_trust };
     let client = Client::find(shared, TIMEOUT).await?;
     let mut told = Told::default();
     let lines = client.stream("/v1/join", &wish, |line| {
@@ -83,11 +97,15 @@ impl Told {
 
 /// One line of a join for people.
 fn step_line(step: &JoinStep, printer: Printer) -> String {
-    let (mark, tone) = if step.problem.is_some() { (" !! ", Tone::Bad) } else { (" ok ", Tone::Good) };
+    if step.problem.is_some() {
+        // Why follows as the command's own error.
+        return printer.style().paint(Tone::Bad, " !!  not joined");
+    }
+    let (mark, tone) = (" ok ", Tone::Good);
     let line = format!("{} {:<9} {}", printer.style().paint(tone, mark), step.step, step.text);
     match &step.peer {
-        Some(peer) if step.step == "done" && step.problem.is_none() => {
-            format!("{line}\nCompare its fingerprint with its operator: tombolo peers {peer}")
+        Some(peer) if step.step == "done" => {
+            format!("{line}\nCompare fingerprints with its operator: tombolo peer verify {peer}")
         }
         _ => line.trim_end().to_owned(),
     }

@@ -8,11 +8,13 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{CommandFactory as _, Parser as _, error::ErrorKind};
 
 pub mod args;
+mod ca;
 mod client;
 mod config;
 mod demo;
 mod join;
 mod output;
+mod peer;
 mod reference;
 mod render;
 mod run;
@@ -75,6 +77,8 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<(), Problem> {
         Verb::Join(args) => join::run(&args, shared, printer).await,
         Verb::Status => verbs::status(shared, printer).await,
         Verb::Peers { name } => verbs::peers(name.as_ref(), shared, printer).await,
+        Verb::Peer(verb) => peer::run(&verb, shared, printer).await,
+        Verb::Ca(verb) => ca::run(verb, shared, printer).await,
         Verb::Services { name } => verbs::services(name.as_deref(), shared, printer).await,
         Verb::Export(args) => verbs::export(&args, shared, printer).await,
         Verb::Unexport(args) => verbs::unexport(&args, shared, printer).await,

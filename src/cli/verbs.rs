@@ -107,6 +107,8 @@ pub(super) async fn token(verb: TokenVerb, shared: &SharedArgs, printer: Printer
                 cluster: args.cluster,
                 expect_trust_domain: args.expect_trust_domain,
                 uses: args.uses,
+                require_approval: args.require_approval,
+                rejoin: args.rejoin,
                 allow_private: args.allow_private,
             };
             let body = client.post("/v1/tokens", &wish).await?;
@@ -229,7 +231,7 @@ pub(super) async fn version(shared: &SharedArgs, printer: Printer) -> Result<(),
     })
 }
 
-fn done(body: &str, printer: Printer) -> Result<(), Problem> {
+pub(super) fn done(body: &str, printer: Printer) -> Result<(), Problem> {
     printer.body(body, |_| Ok(parsed::<Done>(body)?.text))
 }
 

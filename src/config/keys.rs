@@ -103,6 +103,13 @@ pub(super) const KEYS: &[Key] = &[
     key("names", "ttl", Time(0, 3_600), "time to live of answers"),
     key("identity", "svid_life", Time(10, YEAR), "life of a gateway's certificate"),
     key("identity", "root_life", Time(60, 20 * YEAR), "life of a root"),
+    key("identity", "rotation_patience", Time(0, YEAR), "how long a rotation waits for peers that are away"),
+    key(
+        "identity",
+        "retire_after",
+        Time(0, YEAR),
+        "how long the old root is believed after the new one issues",
+    ),
     key("limits", "services", Count(1, 1_000_000), "services taken from one peer"),
     key("limits", "endpoints_per_service", Count(1, 100_000), "endpoints of one service of a peer"),
     key("limits", "ports_per_service", Count(1, 1_000), "ports of one service of a peer"),

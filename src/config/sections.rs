@@ -72,12 +72,23 @@ pub struct Lives {
     /// Of a root.
     #[serde(with = "duration")]
     pub root_life: Duration,
+    /// How long a rotation waits for peers that are away.
+    #[serde(with = "duration")]
+    pub rotation_patience: Duration,
+    /// How long the old root is believed after the new one issues.
+    #[serde(with = "duration")]
+    pub retire_after: Duration,
 }
 
 impl Default for Lives {
     fn default() -> Self {
         const HOUR: Duration = Duration::from_secs(3_600);
-        Self { svid_life: 24 * HOUR, root_life: 8_760 * HOUR }
+        Self {
+            svid_life: 24 * HOUR,
+            root_life: 8_760 * HOUR,
+            rotation_patience: 24 * HOUR,
+            retire_after: HOUR / 6,
+        }
     }
 }
 

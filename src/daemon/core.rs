@@ -15,6 +15,7 @@ use super::{
     home::{Home, Opened},
     names::{self, Started, ZoneView},
     renewal::Renewal,
+    rotation::{self, Rotation},
     settings,
 };
 use crate::{
@@ -28,7 +29,6 @@ use crate::{
         ids::Instance,
         limits,
         state::Me,
-        trust::Bundle,
         zone::{ZoneName, ZoneSource},
     },
     net::{Net, TcpListen},
@@ -80,6 +80,7 @@ pub struct Core {
     pub(super) home: Arc<Home>,
     /// This cluster and gateway, as others meet it.
     pub ours: Arc<Ourselves>,
+    pub(super) rotation: Rotation,
     pub(super) zone: ZoneName,
     pub(super) started: Started,
     pub(super) first_start: bool,
@@ -100,7 +101,6 @@ struct Security {
     svid_renewed: watch::Sender<u64>,
     trust: Arc<Trust>,
     tls: Tls,
-    bundle: Bundle,
 }
 
 /// What every part stands on.
@@ -150,6 +150,7 @@ impl Core {
         let peers = ground.start_peers(&links, ours.clone(), arrivals);
         let proxy = ground.start_proxy(&links, inbound, open_files)?;
         ground.renew_svid();
+        let rotation = ground.rotate_roots();
         let Ground { config, home, net, clock, tasks, shards, store, ledger, .. } = ground;
         Ok(Self {
             store,
@@ -164,6 +165,7 @@ impl Core {
             net,
             home,
             ours,
+            rotation,
             zone,
             started,
             first_start,
@@ -241,7 +243,6 @@ impl Ground {
         Arc::new(Ourselves {
             identity: self.security.identity.clone(),
             svid: self.security.svid.clone(),
-            bundle: self.security.bundle.clone(),
             endpoints: peer::issue::advertised(&self.config.advertise.addresses, &bound, interfaces),
             clock: self.clock.clone(),
         })
@@ -293,6 +294,23 @@ impl Ground {
     }
 }
 
+impl Ground {
+    fn rotate_roots(&self) -> Rotation {
+        let rotation = Rotation::new(rotation::Parts {
+            home: self.home.clone(),
+            lives: self.config.identity.clone(),
+            identity: self.security.identity.clone(),
+            store: self.store.clone(),
+            ledger: self.ledger.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+            wake: tokio::sync::Notify::new(),
+        });
+        self.tasks.spawn("root rotation", rotation.clone().run());
+        rotation
+    }
+}
+
 /// Where a person said that connections go, by the newest settings.
 fn policies(store: &Store) -> proxy::Policies {
     let store = store.clone();
@@ -307,11 +325,8 @@ fn security(opened: Opened, clock: &Clock) -> Result<Security, Problem> {
         let clock = clock.clone();
         Arc::new(move || clock.wall())
     };
-    let bundle = identity.bundle(1).map_err(|error| {
-        Problem::new(Code::STATE_INCOMPLETE, format!("this cluster's own roots: {error}"))
-    })?;
     let tls = Tls::new(trust.clone(), svid.clone(), wall);
-    Ok(Security { identity, svid, svid_renewed: watch::Sender::new(0), trust, tls, bundle })
+    Ok(Security { identity, svid, svid_renewed: watch::Sender::new(0), trust, tls })
 }
 
 /// Loads the state, claims its virtual IPs, and brings in what the config file declares.

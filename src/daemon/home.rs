@@ -128,7 +128,7 @@ impl Home {
         Ok(loaded.map(|loaded| loaded.bytes))
     }
 
-    fn write(&self, path: &str, bytes: &[u8]) -> Result<(), Problem> {
+    pub(super) fn write(&self, path: &str, bytes: &[u8]) -> Result<(), Problem> {
         self.persist.commit(path, bytes).map(|_| ()).map_err(|error| problem(&error))
     }
 
@@ -147,16 +147,22 @@ impl Home {
         if let Some(asked) = config.trust_domain.as_ref().filter(|asked| **asked != document.trust_domain) {
             return another("trust domain", document.trust_domain.as_str(), asked.as_str());
         }
-        let mut files = BTreeMap::new();
-        for name in self.persist.list("identity").map_err(|error| problem(&error))? {
-            let path = format!("identity/{name}");
-            files.extend(self.read(&path)?.map(|bytes| (path, bytes)));
-        }
+        let files = self.identity_files()?;
         let identity = Identity::load(&document.cluster, &files).map_err(|error| identity_problem(&error))?;
         if *identity.trust_domain() != document.trust_domain {
             return another("trust domain", document.trust_domain.as_str(), identity.trust_domain().as_str());
         }
         Ok(identity)
+    }
+
+    /// The folder `identity` by path.
+    pub(super) fn identity_files(&self) -> Result<BTreeMap<String, Vec<u8>>, Problem> {
+        let mut files = BTreeMap::new();
+        for name in self.persist.list("identity").map_err(|error| problem(&error))? {
+            let path = format!("identity/{name}");
+            files.extend(self.read(&path)?.map(|bytes| (path, bytes)));
+        }
+        Ok(files)
     }
 
     fn create_identity(&self, config: &Config, host_name: &str, clock: &Clock) -> Result<Identity, Problem> {
@@ -206,6 +212,7 @@ impl Home {
         if let (Some(certificate), Some(key)) = (self.read(&certificate)?, self.read(&key)?)
             && let Ok(svid) = Svid::load(&certificate, &key)
             && clock.wall() < svid.renew_at()
+            && identity.issued(&svid, clock.wall())
         {
             return Ok(svid);
         }

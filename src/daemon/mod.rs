@@ -12,6 +12,7 @@ mod names;
 mod reload;
 mod renewal;
 mod reports;
+mod rotation;
 mod settings;
 
 use std::{io, net::SocketAddr, path::PathBuf, sync::Arc};
@@ -23,7 +24,7 @@ pub use self::{
     home::Home,
 };
 use crate::{
-    admin::api::JoinStep,
+    admin::api::{JoinStep, JoinWish},
     config::Config,
     model::{
         code::{Code, Problem},
@@ -98,7 +99,7 @@ impl Daemon {
             cluster: state.me.cluster.clone(),
             gateway: state.me.gateway.clone(),
             trust_domain: state.me.trust_domain.clone(),
-            fingerprint: core.ours.bundle.fingerprint(),
+            fingerprint: core.ours.bundle().fingerprint(),
             addresses: self.front.addresses().clone(),
             state: core.home.place.clone(),
             first_start: core.first_start,
@@ -110,7 +111,7 @@ impl Daemon {
 
     /// Joins the cluster that issued `token`; tells each step.
     pub async fn join(&self, token: String, steps: tokio::sync::mpsc::Sender<JoinStep>) {
-        reports::join(&self.core, token, steps).await;
+        reports::join(&self.core, JoinWish { token, re_trust: false }, steps).await;
     }
 
     /// Takes a newly read config where it may change while running.

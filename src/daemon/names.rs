@@ -17,7 +17,7 @@ use crate::{
         ids::{Namespace, ServiceLabel, ServiceName, Timestamp},
         import::Import,
         limits,
-        state::{Peer, Standing, State},
+        state::{Peer, State},
         virtual_ip::{Binding, VipKey, VirtualIps, block_candidates, guard},
         zone::{ZoneName, ZoneSource, misses_are_final},
     },
@@ -96,7 +96,7 @@ impl ZoneSource for ZoneView {
     fn synced(&self, now: Instant) -> bool {
         let missing = self.state.peers.values().filter(|peer| {
             let held = self.state.catalogs.get(&peer.cluster).is_some_and(|catalog| catalog.synced);
-            peer.standing == Standing::Approved && !held
+            peer.serves() && !held
         });
         // A peer that joined during this run has time of its own.
         let joined_here =

@@ -28,6 +28,7 @@ impl Renewal {
     pub(super) async fn run(self) {
         let stop = self.tasks.shutdown().hard();
         tokio::pin!(stop);
+        let mut roots = self.identity.changes();
         loop {
             // The wall clock may be set while we wait, so it is asked often.
             let due = self.svid.get().renew_at().since(self.clock.wall());
@@ -35,9 +36,12 @@ impl Renewal {
             tokio::select! {
                 biased;
                 () = &mut stop => return,
+                _ = roots.changed() => {}
                 () = sleep(pause) => {}
             }
-            if self.clock.wall() >= self.svid.get().renew_at() {
+            let (svid, now) = (self.svid.get(), self.clock.wall());
+            // Another root may issue now: every gateway changes over at once.
+            if now >= svid.renew_at() || !self.identity.issued(&svid, now) {
                 self.renew().await;
             }
         }

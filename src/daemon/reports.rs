@@ -9,15 +9,21 @@ use crate::{
     admin::{
         self, About,
         api::{
-            Addresses, CandidateStatus, JoinStep, NewToken, PortExplanation, PortStatus, TokenWish, schema,
+            Addresses, CandidateStatus, JoinStep, JoinWish, NewToken, PortExplanation, PortStatus, TokenWish,
+            schema,
         },
     },
     metrics::Metrics,
     model::{
-        code::Problem, failover::Considered, ids::ClusterId, limits, token::record::TokenTerms,
+        code::Problem,
+        failover::Considered,
+        ids::{ClusterId, Timestamp},
+        limits,
+        peering::Verb,
+        token::record::TokenTerms,
         virtual_ip::BindingState,
     },
-    peer::{Peers, Progress, issue},
+    peer::{Acted, Peers, Progress, issue},
     proxy::Explained,
     supervise::Readiness,
 };
@@ -29,8 +35,8 @@ pub(super) fn parts(
     metrics: Metrics,
     addresses: &Addresses,
 ) -> admin::Parts {
-    let (zone, explain, tokens, joining, peers) =
-        (core.clone(), core.clone(), core.clone(), core.clone(), core.peers.clone());
+    let (zone, explain, tokens, joining) = (core.clone(), core.clone(), core.clone(), core.clone());
+    let (peers, acting, rotation) = (core.peers.clone(), core.peers.clone(), core.rotation.clone());
     admin::Parts {
         store: core.store.clone(),
         links: core.links.clone(),
@@ -40,12 +46,12 @@ pub(super) fn parts(
         tasks: core.tasks.clone(),
         readiness,
         svid: core.ours.svid.clone(),
+        identity: core.ours.identity.clone(),
         about: About {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: core.home.place.clone(),
             addresses: addresses.clone(),
             started: core.started.at,
-            bundle: core.ours.bundle.clone(),
         },
         zone: Arc::new(move || zone.zone()),
         explain: Arc::new(move |name| {
@@ -57,9 +63,17 @@ pub(super) fn parts(
             let core = tokens.clone();
             Box::pin(async move { issue_token(&core, wish).await })
         }),
-        join: Arc::new(move |token, steps| {
+        join: Arc::new(move |wish, steps| {
             let core = joining.clone();
-            Box::pin(async move { join(&core, token, steps).await })
+            Box::pin(async move { join(&core, wish, steps).await })
+        }),
+        act: Arc::new(move |peer, verb, force| {
+            let acting = acting.clone();
+            Box::pin(async move { act(&acting, peer, verb, force).await })
+        }),
+        begin_rotation: Arc::new(move || {
+            let rotation = rotation.clone();
+            Box::pin(async move { rotation.begin().await.map(|_| ()) })
         }),
         unconfirmed: Arc::new(move |name, patience: Duration| {
             let peers = peers.clone();
@@ -80,15 +94,43 @@ impl admin::PeerFigures for Figures {
         self.0.exported(peer)
     }
 
+    fn roots_seen(&self, peer: &ClusterId) -> Option<(bool, Timestamp)> {
+        self.0.roots_seen(peer)
+    }
+
     fn too_large(&self, peer: &ClusterId) -> Vec<String> {
         self.0.too_large(peer)
     }
 }
 
+/// Carries out a verb of a peer; what was done, in words.
+async fn act(peers: &Peers, peer: ClusterId, verb: Verb, force: bool) -> Result<String, Problem> {
+    let acted = peers.act(&peer, verb, force).await?;
+    let done = match (acted, verb) {
+        (Acted::Already, _) => return Ok(format!("{peer}: nothing to {verb}, it is so already")),
+        (_, Verb::Pause) => "is paused: trust stays, its names are gone and its streams are closed",
+        (_, Verb::Resume) => "goes on",
+        (Acted::Told, Verb::Remove) => "is removed, and it knows",
+        (_, Verb::Remove) if force => "is removed; it was not told",
+        (_, Verb::Remove) => "is removed; it could not be told, and finds out when it dials",
+        (_, Verb::Revoke) => "is revoked: its trust domain and keys are blocked until it is forgotten",
+        (_, Verb::Forget) => "is forgotten",
+        (_, Verb::Approve) => "is approved",
+    };
+    Ok(format!("{peer} {done}"))
+}
+
 /// Joins, and passes each step on in the API's form.
-pub(super) async fn join(core: &Core, token: String, steps: mpsc::Sender<JoinStep>) {
+pub(super) async fn join(core: &Core, wish: JoinWish, steps: mpsc::Sender<JoinStep>) {
     let (lines, mut told) = mpsc::channel::<Progress>(limits::CALL_QUEUE_MAX);
-    let joining = async move { core.peers.join(&token, &lines).await };
+    let joining = async move {
+        let peers = &core.peers;
+        if wish.re_trust {
+            peers.re_trust(&wish.token, &lines).await;
+        } else {
+            peers.join(&wish.token, &lines).await;
+        }
+    };
     let passing_on = async {
         while let Some(line) = told.recv().await {
             let step = JoinStep {
@@ -112,7 +154,8 @@ async fn issue_token(core: &Core, wish: TokenWish) -> Result<NewToken, Problem> 
         uses: wish.uses.unwrap_or(default.uses),
         for_cluster: wish.cluster,
         expect_trust_domain: wish.expect_trust_domain,
-        require_approval: false,
+        require_approval: wish.require_approval,
+        rejoin: wish.rejoin,
     };
     let made = issue::create(&core.ours, &core.store, terms, wish.allow_private).await?;
     Ok(NewToken {
@@ -123,7 +166,7 @@ async fn issue_token(core: &Core, wish: TokenWish) -> Result<NewToken, Problem> 
         uses: made.record.uses_left,
         addresses: made.addresses,
         trust_domain: core.ours.identity.trust_domain().clone(),
-        fingerprint: core.ours.bundle.fingerprint().to_string(),
+        fingerprint: core.ours.bundle().fingerprint().to_string(),
     })
 }
 

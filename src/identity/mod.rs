@@ -9,17 +9,20 @@ mod export;
 mod handshake;
 mod joining;
 mod proof;
+mod roots;
 mod svid;
 #[cfg(test)]
 mod tests;
 mod tls;
 mod verifier;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
 use zeroize::Zeroizing;
 
-use self::{ca::Authority, export::ExportSecret};
+use self::{ca::Authority, export::ExportSecret, roots::Roots, verifier::Anchors};
 pub use self::{
     ca::IssueError,
     handshake::refusal_code,
@@ -27,19 +30,23 @@ pub use self::{
     proof::{ProvenPeer, REAUTH_EXPORTER_LABEL, judge_joiner, judge_reauth, sign_reauth},
     svid::{CurrentSvid, SVID_CERTIFICATE_FILE, SVID_KEY_FILE, Svid},
     tls::{ALPN_JOIN, ALPN_PEER, SERVER_NAME, Tls, WallClock, join_client},
-    verifier::{Role, Trust, TrustError, presented_chain},
+    verifier::{Blocked, Role, Trust, TrustError, key_of, presented_chain},
 };
 use crate::model::{
     code::Code,
     ids::{ClusterId, ExportId, GatewayId, Incarnation, ServiceName, Timestamp, TrustDomain},
     introduction::signed_bytes,
-    trust::{Bundle, BundleRefusal, default_trust_domain},
+    rotation::RootSet,
+    trust::{Bundle, default_trust_domain},
 };
 
 /// Path of the join key in the state folder.
 pub const JOIN_KEY_FILE: &str = "identity/join.key";
 /// Path of the secret behind export ids in the state folder.
 pub const EXPORT_SECRET_FILE: &str = "identity/export.secret";
+
+/// Path of the list of roots in the state folder; absent before the first rotation.
+pub const ROOT_SET_FILE: &str = "identity/roots.json";
 
 /// Path of a root's certificate in the state folder; roots count from 1.
 #[must_use]
@@ -60,8 +67,8 @@ pub type IdentityFile = (String, Zeroizing<Vec<u8>>);
 pub struct Identity {
     cluster: ClusterId,
     trust_domain: TrustDomain,
-    /// Oldest first; never empty.
-    roots: Vec<Authority>,
+    roots: ArcSwap<Roots>,
+    changed: watch::Sender<u64>,
     join_key: JoinKey,
     export_secret: ExportSecret,
 }
@@ -100,7 +107,19 @@ impl Identity {
             (root_certificate_file(1), root.certificate_file()),
         ];
         let cluster = new.cluster.clone();
-        Ok((Self { cluster, trust_domain, roots: vec![root], join_key, export_secret }, files))
+        let roots = Roots::of(RootSet::first(now), vec![Arc::new(root)])?;
+        Ok((Self::whole(cluster, trust_domain, roots, join_key, export_secret), files))
+    }
+
+    fn whole(
+        cluster: ClusterId,
+        trust_domain: TrustDomain,
+        roots: Roots,
+        join_key: JoinKey,
+        export_secret: ExportSecret,
+    ) -> Self {
+        let (roots, changed) = (ArcSwap::from_pointee(roots), watch::Sender::new(0));
+        Self { cluster, trust_domain, roots, changed, join_key, export_secret }
     }
 
     /// Reads what [`Self::create`] made; `files` holds the folder `identity` by path. The trust domain is the
@@ -112,24 +131,17 @@ impl Identity {
         let get = |path: &str| {
             files.get(path).map(Vec::as_slice).ok_or_else(|| IdentityError::Missing(path.to_owned()))
         };
-        let mut numbers: Vec<u32> = files.keys().filter_map(|path| root_number(path)).collect();
-        numbers.sort_unstable();
-        let mut roots = Vec::new();
-        for number in numbers {
-            let (certificate, key) = (root_certificate_file(number), root_key_file(number));
-            roots.push(Authority::load((&certificate, get(&certificate)?), (&key, get(&key)?))?);
-        }
-        let trust_domain = match roots.first() {
-            Some(first) => first.trust_domain().clone(),
-            None => return Err(IdentityError::Missing(root_certificate_file(1))),
+        let set = match files.get(ROOT_SET_FILE) {
+            Some(bytes) => serde_json::from_slice(bytes)
+                .map_err(|error| IdentityError::unusable(ROOT_SET_FILE, error))?,
+            // Written at the first rotation.
+            None => RootSet::first(Timestamp(0)),
         };
-        if let Some(other) = roots.iter().find(|root| *root.trust_domain() != trust_domain) {
-            let (first, second) = (trust_domain, other.trust_domain().clone());
-            return Err(IdentityError::TwoTrustDomains { first, second });
-        }
+        let roots = Roots::load(set, files)?;
+        let trust_domain = roots.trust_domain().clone();
         let join_key = JoinKey::load(JOIN_KEY_FILE, get(JOIN_KEY_FILE)?)?;
         let export_secret = ExportSecret::load(EXPORT_SECRET_FILE, get(EXPORT_SECRET_FILE)?)?;
-        Ok(Self { cluster: cluster.clone(), trust_domain, roots, join_key, export_secret })
+        Ok(Self::whole(cluster.clone(), trust_domain, roots, join_key, export_secret))
     }
 
     /// The cluster.
@@ -144,13 +156,65 @@ impl Identity {
         &self.trust_domain
     }
 
-    /// The roots as others are told them. The sequence is the caller's to keep: it grows with each change.
+    /// The roots as others are told them, oldest first.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<Bundle> {
+        self.roots.load().bundle.clone()
+    }
+
+    /// Which roots these are, and which of them issues.
+    #[must_use]
+    pub fn root_set(&self) -> RootSet {
+        self.roots.load().set.clone()
+    }
+
+    /// Changes with each [`Self::adopt`].
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Makes a root of this number, and the files that keep it; nothing uses it before a set that names it is
+    /// adopted.
     ///
     /// # Errors
-    /// [`BundleRefusal`] when there are more roots than a bundle holds.
-    pub fn bundle(&self, sequence: u64) -> Result<Bundle, BundleRefusal> {
-        let roots: Vec<_> = self.roots.iter().map(Authority::certificate_der).collect();
-        Bundle::parse(sequence, &roots)
+    /// [`IdentityError::Make`].
+    pub fn make_root(
+        &self,
+        number: u32,
+        life: Duration,
+        now: Timestamp,
+    ) -> Result<[IdentityFile; 2], IdentityError> {
+        let key = ca::generate_key()?;
+        let root = Authority::create(&self.cluster, &self.trust_domain, number, key, life, now)?;
+        Ok([
+            (root_key_file(number), root.key_file()),
+            (root_certificate_file(number), root.certificate_file()),
+        ])
+    }
+
+    /// From now on, uses this set of roots; `files` holds the folder `identity` by path.
+    ///
+    /// # Errors
+    /// [`IdentityError`] when a root of the set cannot be read; then nothing changed.
+    pub fn adopt(&self, set: RootSet, files: &BTreeMap<String, Vec<u8>>) -> Result<(), IdentityError> {
+        let roots = Roots::load(set, files)?;
+        if *roots.trust_domain() != self.trust_domain {
+            let (first, second) = (self.trust_domain.clone(), roots.trust_domain().clone());
+            return Err(IdentityError::TwoTrustDomains { first, second });
+        }
+        self.roots.store(Arc::new(roots));
+        self.changed.send_modify(|version| *version += 1);
+        Ok(())
+    }
+
+    /// Whether the root that issues now has issued this SVID.
+    #[must_use]
+    pub fn issued(&self, svid: &Svid, now: Timestamp) -> bool {
+        let roots = self.roots.load();
+        let Ok(bundle) = Bundle::parse(1, &[roots.issuing().certificate_der()]) else { return false };
+        let anchors = Arc::new(Anchors::of(&bundle));
+        verifier::judge(svid.chain(), Role::Client, Some(&self.trust_domain), now, |_| Some(anchors)).is_ok()
     }
 
     /// The key that answers first contacts; tokens carry its pin.
@@ -159,12 +223,12 @@ impl Identity {
         &self.join_key
     }
 
-    /// Issues a gateway an SVID under the newest root. Its key is new; it never outlives the root.
+    /// Issues a gateway an SVID under the root that issues. Its key is new; it never outlives the root.
     ///
     /// # Errors
     /// [`IssueError`] when the root has ended, or nothing can be made.
     pub fn issue(&self, gateway: &GatewayId, life: Duration, now: Timestamp) -> Result<Svid, IssueError> {
-        self.newest().issue(gateway, life, now)
+        self.roots.load().issuing().issue(gateway, life, now)
     }
 
     /// Signs an introduction of this cluster, `encoded` as it will cross the wire, with the newest root's key.
@@ -172,7 +236,7 @@ impl Identity {
     /// # Errors
     /// [`IdentityError::Make`] when the system has no randomness left.
     pub fn sign_introduction(&self, encoded: &[u8]) -> Result<Vec<u8>, IdentityError> {
-        self.newest().sign(&signed_bytes(encoded))
+        self.roots.load().newest().sign(&signed_bytes(encoded))
     }
 
     /// What `peer` calls an export of ours; the same on every replica, another one for each peer and each
@@ -181,14 +245,6 @@ impl Identity {
     pub fn export_id(&self, peer: &TrustDomain, name: &ServiceName, incarnation: Incarnation) -> ExportId {
         self.export_secret.id(peer, name, incarnation)
     }
-
-    fn newest(&self) -> &Authority {
-        self.roots.last().expect("an identity has at least one root")
-    }
-}
-
-fn root_number(path: &str) -> Option<u32> {
-    path.strip_prefix("identity/root-")?.strip_suffix(".pem")?.parse().ok()
 }
 
 impl fmt::Debug for Identity {
@@ -196,7 +252,7 @@ impl fmt::Debug for Identity {
         f.debug_struct("Identity")
             .field("cluster", &self.cluster)
             .field("trust_domain", &self.trust_domain)
-            .field("roots", &self.roots.len())
+            .field("roots", &self.roots.load().set)
             .finish_non_exhaustive()
     }
 }

@@ -8,9 +8,16 @@
 //! not share a clock, SVIDs live a day and are renewed after 16 hours, and NotBefore is set back as well, so
 //! the tolerance costs nothing and saves links when one clock is off.
 
-use std::{any::Any, collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{
+    any::Any,
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+    time::Duration,
+};
 
 use arc_swap::ArcSwap;
+use data_encoding::HEXLOWER;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
@@ -19,7 +26,8 @@ use crate::model::{
     code::Code,
     ids::{IdError, SpiffeId, Timestamp, TrustDomain},
     limits::{CHAIN_CERTIFICATES_MAX, CLOCK_SKEW_MAX},
-    trust::{Bundle, Root},
+    state::BlockedKey,
+    trust::{Bundle, Root, sha256},
 };
 
 /// What the other side was in the handshake: says which extended key usage its leaf needs.
@@ -35,6 +43,27 @@ pub enum Role {
 #[derive(Default)]
 pub struct Trust {
     domains: ArcSwap<BTreeMap<TrustDomain, Arc<Anchors>>>,
+    blocked: ArcSwap<Blocked>,
+}
+
+/// Keys that are believed no more, and certificates by their issuer's domain and serial number: never a hash
+/// of a certificate, which whoever holds the key can encode anew (threat 15).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Blocked {
+    /// SHA-256 of SubjectPublicKeyInfos, in hexadecimal digits.
+    pub keys: BTreeSet<String>,
+    /// Trust domain and serial number, in hexadecimal digits.
+    pub serials: BTreeSet<(TrustDomain, String)>,
+}
+
+/// The key and the serial number of a certificate, as they are blocked; none of what is no certificate.
+#[must_use]
+pub fn key_of(certificate: &CertificateDer<'_>) -> Option<BlockedKey> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(BlockedKey {
+        spki_sha256: HEXLOWER.encode(&sha256(parsed.public_key().raw)),
+        serial: HEXLOWER.encode(parsed.raw_serial()),
+    })
 }
 
 impl Trust {
@@ -48,6 +77,11 @@ impl Trust {
     pub fn replace<'a>(&self, bundles: impl IntoIterator<Item = (&'a TrustDomain, &'a Bundle)>) {
         let anchors = |(domain, bundle): (&TrustDomain, &_)| (domain.clone(), Arc::new(Anchors::of(bundle)));
         self.domains.store(Arc::new(bundles.into_iter().map(anchors).collect()));
+    }
+
+    /// From now on, believes no certificate of these, whoever signed it.
+    pub fn block(&self, blocked: Blocked) {
+        self.blocked.store(Arc::new(blocked));
     }
 
     /// Whether this domain has any roots here.
@@ -69,7 +103,20 @@ impl Trust {
         now: Timestamp,
     ) -> Result<SpiffeId, TrustError> {
         let domains = self.domains.load();
-        judge(chain, role, expected, now, |domain| domains.get(domain).cloned())
+        let id = judge(chain, role, expected, now, |domain| domains.get(domain).cloned())?;
+        if self.is_blocked(&id, chain) { Err(TrustError::Blocked(id)) } else { Ok(id) }
+    }
+
+    /// Whether any certificate of a chain has a blocked key, or its leaf a blocked serial number.
+    fn is_blocked(&self, id: &SpiffeId, chain: &[CertificateDer<'_>]) -> bool {
+        let blocked = self.blocked.load();
+        if blocked.keys.is_empty() && blocked.serials.is_empty() {
+            return false;
+        }
+        chain.iter().filter_map(key_of).enumerate().any(|(place, key)| {
+            blocked.keys.contains(&key.spki_sha256)
+                || (place == 0 && blocked.serials.contains(&(id.trust_domain().clone(), key.serial)))
+        })
     }
 }
 
@@ -146,6 +193,9 @@ pub enum TrustError {
     /// It did not sign what it had to.
     #[error("{0} did not prove that it holds the key of its certificate")]
     BadProof(SpiffeId),
+    /// Its key, or its serial number, was revoked.
+    #[error("the key of {0} is revoked here")]
+    Blocked(SpiffeId),
     /// Another key than the token pins.
     #[error("the key of the dialled address is not the one the token names")]
     WrongPin,
@@ -164,6 +214,7 @@ impl TrustError {
             Self::OtherDomain { .. } => Code::WRONG_GATEWAY,
             Self::OtherPeer { .. } => Code::REAUTHENTICATION_REFUSED,
             Self::BadProof(_) => Code::PROOF_INVALID,
+            Self::Blocked(_) => Code::PEER_REVOKED,
             Self::WrongPin => Code::TOKEN_PIN_MISMATCH,
             Self::NoCertificate
             | Self::ChainTooLong(_)

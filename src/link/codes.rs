@@ -27,10 +27,12 @@ pub enum Close {
     JoinDone,
     /// A limit was reached.
     Limit,
+    /// The other side was paused: its streams end, and it may come back without any.
+    Paused,
 }
 
 impl Close {
-    const TABLE: [(Self, u32, &'static str); 10] = [
+    const TABLE: [(Self, u32, &'static str); 11] = [
         (Self::Shutdown, 0x400, "shutdown"),
         (Self::Unauthenticated, 0x401, "unauthenticated"),
         (Self::Duplicate, 0x402, "duplicate"),
@@ -41,6 +43,7 @@ impl Close {
         (Self::Down, 0x407, "down"),
         (Self::JoinDone, 0x408, "join done"),
         (Self::Limit, 0x409, "limit"),
+        (Self::Paused, 0x40a, "paused"),
     ];
 
     /// The code on the wire.

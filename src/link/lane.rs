@@ -250,7 +250,7 @@ impl Lane {
         self.up.send_replace(true);
     }
 
-    /// Whether it was ever settled.
+    /// Whether `Hello` was ever settled.
     pub(super) fn was_up(&self) -> bool {
         *self.up.borrow()
     }

@@ -45,7 +45,13 @@ pub(super) async fn run(links: Links, lane: Arc<Lane>) {
     let end = lane.closed().await;
     links.registry().remove(&lane);
     links.note_end(&lane, &end);
-    tracing::info!(peer = %lane.key().cluster, gateway = %lane.key().gateway, reason = %end, "lane ended");
+    let (peer, gateway) = (&lane.key().cluster, &lane.key().gateway);
+    if lane.was_up() {
+        tracing::info!(%peer, %gateway, reason = %end, "lane ended");
+    } else {
+        // The other side refused it, or another one lives; whoever dialled says why the dial failed.
+        tracing::debug!(%peer, %gateway, reason = %end, "lane not used");
+    }
 }
 
 /// Waits until a lane has retired and carries nothing any more. The other side may have opened a stream before

@@ -37,9 +37,9 @@ pub struct Progress {
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Joins, telling each step; ends with `done` or with a problem.
-pub(super) async fn run(peers: &Inner, token: &str, lines: &mpsc::Sender<Progress>) {
+pub(super) async fn run(peers: &Inner, (token, re_trust): (&str, bool), lines: &mpsc::Sender<Progress>) {
     let mut peer = None;
-    if let Err(problem) = join(peers, token, lines, &mut peer).await {
+    if let Err(problem) = join(peers, (token, re_trust), lines, &mut peer).await {
         let failed = Progress { step: "failed", text: problem.message.clone(), peer, problem: Some(problem) };
         // Whoever asked may have gone.
         let _ = lines.send(failed).await;
@@ -48,18 +48,21 @@ pub(super) async fn run(peers: &Inner, token: &str, lines: &mpsc::Sender<Progres
 
 async fn join(
     peers: &Inner,
-    token: &str,
+    wish: (&str, bool),
     lines: &mpsc::Sender<Progress>,
     peer: &mut Option<ClusterId>,
 ) -> Result<(), Problem> {
-    let joined = redeem(peers, token, lines).await?;
+    let joined = redeem(peers, wish, lines).await?;
     *peer = Some(joined.peer.clone());
     let tell = async |step, text| {
         let _ = lines.send(Progress { step, text, peer: Some(joined.peer.clone()), problem: None }).await;
     };
     if joined.pending_approval {
         let message = format!("{} has to approve this cluster first", joined.peer);
-        return Err(Problem::new(Code::APPROVAL_PENDING, message));
+        let own = peers.ours.identity.cluster();
+        return Err(Problem::new(Code::APPROVAL_PENDING, message).with_fix(format!(
+            "ask there for `tombolo peer approve {own}`; nothing else is to be done here"
+        )));
     }
     let deadline = Instant::from_std(peers.clock.now() + limits::JOIN_USABLE_TIMEOUT);
     let link = timeout_at(deadline, link_up(peers, &joined.peer)).await;
@@ -74,13 +77,18 @@ async fn join(
     Ok(())
 }
 
-async fn redeem(peers: &Inner, token: &str, lines: &mpsc::Sender<Progress>) -> Result<Joined, Problem> {
+async fn redeem(
+    peers: &Inner,
+    (token, re_trust): (&str, bool),
+    lines: &mpsc::Sender<Progress>,
+) -> Result<Joined, Problem> {
     let (steps, mut told) = mpsc::channel::<Step>(limits::CALL_QUEUE_MAX);
     let redeemer = Redeemer {
         ours: peers.ours.clone(),
         store: peers.store.clone(),
         links: peers.links.clone(),
         net: peers.net.clone(),
+        re_trust,
     };
     let redeeming = async move { redeemer.redeem(token, &steps).await };
     let telling = async {
@@ -115,7 +123,8 @@ async fn catalog_whole(peers: &Inner, cluster: &ClusterId) -> String {
         if let Some(row) = session.filter(|row| row.synced.is_some() && row.state == SessionState::Live) {
             let refused = row.refusals.len();
             let refused = if refused == 0 { String::new() } else { format!(", {refused} refused") };
-            return format!("{} services imported{refused}, digest equal", row.imported);
+            let services = if row.imported == 1 { "service" } else { "services" };
+            return format!("{} {services} imported{refused}, digest equal", row.imported);
         }
         sleep(LOOK_INTERVAL).await;
     }

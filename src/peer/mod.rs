@@ -13,7 +13,9 @@ mod join;
 mod joining;
 mod serve;
 mod session;
+mod session_trust;
 mod sessions;
+mod verbs;
 mod views;
 
 use std::{
@@ -38,7 +40,7 @@ use crate::{
     ledger::Ledger,
     link::{Caller, Lane, Links, stream::CallStream},
     model::{
-        ids::{ClusterId, Instance, ServiceName},
+        ids::{ClusterId, Instance, ServiceName, Timestamp},
         limits,
         replication::{Importer, Quotas},
         state::State,
@@ -51,6 +53,7 @@ use crate::{
 pub use self::{
     join::{Ourselves, issue},
     joining::Progress,
+    verbs::Acted,
 };
 
 /// What sessions need.
@@ -113,6 +116,8 @@ struct Inner {
     views: Views,
     introductions: Introductions,
     importers: Mutex<BTreeMap<ClusterId, Arc<tokio::sync::Mutex<Importer>>>>,
+    /// The digest of our roots as each peer uses them, and when it said so.
+    seen_roots: Mutex<BTreeMap<ClusterId, ([u8; 32], Timestamp)>>,
     sessions: Sessions,
 }
 
@@ -139,6 +144,7 @@ impl Peers {
             views,
             introductions,
             importers: Mutex::default(),
+            seen_roots: Mutex::default(),
             sessions: Sessions::default(),
         });
         let tasks = parts.tasks;
@@ -186,7 +192,12 @@ impl Peers {
 
     /// Joins the cluster that issued `token`, and waits until it is usable. Tells each step as it is done.
     pub async fn join(&self, token: &str, lines: &mpsc::Sender<Progress>) {
-        joining::run(&self.0, token, lines).await;
+        joining::run(&self.0, (token, false), lines).await;
+    }
+
+    /// The same, and the issuer may be a known peer that comes with other roots (`peer re-trust`).
+    pub async fn re_trust(&self, token: &str, lines: &mpsc::Sender<Progress>) {
+        joining::run(&self.0, (token, true), lines).await;
     }
 }
 
@@ -211,9 +222,15 @@ impl Inner {
 
     /// Tells every peer our own record before the one it holds runs out.
     async fn renew_introductions(self: Arc<Self>) {
+        let mut roots = self.ours.identity.changes();
         loop {
             let due = self.introductions.renew_at().since(self.clock.wall());
-            tokio::time::sleep(due.max(limits::INTRODUCTION_RETRY)).await;
+            tokio::select! {
+                biased;
+                // Peers have to know the roots of a record before the record.
+                _ = roots.changed() => tokio::time::sleep(limits::INTRODUCTION_RETRY).await,
+                () = tokio::time::sleep(due.max(limits::INTRODUCTION_RETRY)) => {}
+            }
             match self.introductions.own() {
                 Ok(own) => {
                     for cluster in &self.sessions.clusters() {

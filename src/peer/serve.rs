@@ -75,6 +75,7 @@ async fn say_hello(peers: &Arc<Inner>, lane: &Arc<Lane>) -> Result<(Session, Str
     let reply = client.session(ReceiverStream::new(queued)).await;
     let mut inbound = reply.map_err(|error| protocol(error.to_string()))?.into_inner();
     let greeting = hear_hello(lane, &mut inbound).await?;
+    peers.fence(lane, &greeting)?;
     let registry = peers.links.registry();
     match settled(registry.settle(lane, greeting.instance)) {
         Ok(()) => {
@@ -114,6 +115,17 @@ async fn hear_hello(lane: &Lane, inbound: &mut Streaming<v1::Ctl>) -> Result<Gre
 }
 
 impl Inner {
+    /// A gateway that knows an older peering only was revived with an old state folder (P24).
+    fn fence(&self, lane: &Lane, greeting: &Greeting) -> Result<(), Refused> {
+        let state = self.store.state();
+        let ours = state.peers.get(&lane.key().cluster).map_or(0, |peer| peer.generation);
+        let theirs = greeting.generation;
+        if theirs >= ours {
+            return Ok(());
+        }
+        Err((Close::Terminated, format!("it knows peering {theirs}, and this one is number {ours}")))
+    }
+
     fn greeting(&self, lane: &Lane) -> Greeting {
         let state = self.store.state();
         Greeting {
@@ -164,7 +176,8 @@ async fn answer(
     mut inbound: Streaming<v1::Ctl>,
     out: mpsc::Sender<v1::Ctl>,
 ) {
-    let greeting = match timeout(HELLO_TIMEOUT, hear_hello(&lane, &mut inbound)).await {
+    let heard = timeout(HELLO_TIMEOUT, hear_hello(&lane, &mut inbound)).await;
+    let greeting = match heard.map(|heard| heard.and_then(|it| peers.fence(&lane, &it).map(|()| it))) {
         Ok(Ok(greeting)) => greeting,
         Ok(Err((close, reason))) => {
             tracing::warn!(peer = %lane.key().cluster, %reason, "a lane was refused");

@@ -18,7 +18,6 @@ use super::{
     sessions::{Turn, end_turn},
 };
 use crate::{
-    identity::{REAUTH_EXPORTER_LABEL, judge_reauth, sign_reauth},
     ledger::SessionRow,
     link::Lane,
     model::{
@@ -26,7 +25,6 @@ use crate::{
         replication::ImporterProgress,
         session::{Heartbeat, Progress, SessionAction, SessionClock, SessionState},
         state::Event,
-        trust::{BundleUpdate, Known, Offer, accept_update},
     },
     wire,
 };
@@ -100,6 +98,10 @@ impl Session {
         let mut clock = SessionClock::new(now());
         let mut active_since = None;
         let mut svid_renewed = self.peers.svid_renewed.subscribe();
+        let mut roots_changed = self.peers.ours.identity.changes();
+        // What changed while no session told it. In this order: a certificate is judged by the roots before.
+        self.tell_roots()?;
+        self.reauthenticate();
         loop {
             let held = imported.borrow_and_update().clone();
             let ours = self.progress(cluster, held.as_ref(), *heads.borrow_and_update())?;
@@ -123,6 +125,7 @@ impl Session {
                 end = &mut importing => return Err(end.into()),
                 _ = imported.changed() => {}
                 _ = heads.changed() => {}
+                _ = roots_changed.changed() => self.tell_roots()?,
                 _ = svid_renewed.changed() => self.reauthenticate(),
                 () = sleep_until(Instant::from_std(wake)) => {}
             }
@@ -156,7 +159,7 @@ impl Session {
         Ok(Progress {
             head_seq,
             applied_seq: held.map_or(0, |held| held.applied),
-            bundle_sequence: self.peers.ours.bundle.sequence(),
+            bundle_sequence: self.peers.ours.bundle().sequence(),
             peer_roots_sha256: peer.bundle.digest(),
         })
     }
@@ -188,7 +191,7 @@ impl Session {
         self.peers.ledger.set_session(cluster.clone(), Some(row));
     }
 
-    fn send(&self, message: Message) -> Result<(), SessionEnd> {
+    pub(super) fn send(&self, message: Message) -> Result<(), SessionEnd> {
         // The reader never waits for the writer (P3): a full queue means that nothing was read for long.
         self.out.try_send(v1::Ctl { message: Some(message) }).map_err(|_| SessionEnd::Stalled)
     }
@@ -210,6 +213,7 @@ impl Session {
                     at: Timestamp(u64::try_from(facts.unix_ms).unwrap_or(0)),
                 };
                 clock.on_heartbeat(heartbeat, self.peers.clock.now());
+                self.see_roots(cluster, facts.our_roots).await;
             }
             Some(Message::Bundle(bundle)) => {
                 let ack = self.take_bundle(cluster, bundle).await;
@@ -223,75 +227,19 @@ impl Session {
             },
             Some(Message::Introduce(introduce)) => self.peers.take_introduction(cluster, introduce).await,
             Some(Message::Reauth(reauth)) => self.take_reauth(cluster, reauth),
-            Some(Message::Terminate(end)) => {
-                tracing::warn!(peer = %cluster, reason = %end.reason, "the peer ended the peering");
-                self.send(Message::TerminateAck(v1::TerminateAck { generation: end.generation }))?;
+            Some(Message::Terminate(end)) => self.take_terminate(cluster, end).await?,
+            Some(Message::BundleAck(ack)) if !ack.refused.is_empty() => {
+                let (sequence, reason) = (ack.sequence, ack.refused);
+                tracing::warn!(peer = %cluster, sequence, %reason, "the peer refused our roots");
             }
+            Some(Message::BundleAck(ack)) => self.note_ack(cluster, ack.sequence).await,
             Some(Message::Drain(drain)) => {
                 tracing::info!(peer = %cluster, reason = %drain.reason, "the peer's gateway drains");
             }
-            // Acknowledgements are told where they are waited for; the rest is of a later release (P26).
-            Some(Message::BundleAck(_) | Message::TerminateAck(_) | Message::Hello(_)) | None => {}
+            // Whoever ends a peering waits for the link's end; the rest is of a later release (P26).
+            Some(Message::TerminateAck(_) | Message::Hello(_)) | None => {}
         }
         Ok(())
-    }
-
-    async fn take_bundle(&self, cluster: &ClusterId, bundle: v1::Bundle) -> v1::BundleAck {
-        let sequence = bundle.sequence;
-        let (subject, own) = (cluster.clone(), self.peers.ours.bundle.clone());
-        let decide = move |state: &crate::model::state::State, now| {
-            let Some(peer) = state.peers.get(&subject) else { return Ok((Vec::new(), String::new())) };
-            let others = state.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle));
-            let known = Known { own: (&state.me.trust_domain, &own), peers: others };
-            let offer =
-                Offer { domain: &peer.trust_domain, current: &peer.bundle, sequence, roots: &bundle.roots };
-            Ok(match accept_update(known, &offer, now) {
-                Ok(BundleUpdate::Replace(bundle)) => (vec![Event::Bundle(subject, bundle)], String::new()),
-                Ok(BundleUpdate::Distrust { .. }) => {
-                    let distrusted = crate::model::state::Standing::Distrusted;
-                    (vec![Event::Standing(subject, distrusted)], String::new())
-                }
-                Err(refusal) => (Vec::new(), refusal.to_string()),
-            })
-        };
-        let refused = match self.peers.store.transact(decide).await {
-            Ok(refused) => refused,
-            Err(problem) => problem.to_string(),
-        };
-        if !refused.is_empty() {
-            tracing::warn!(peer = %cluster, sequence, reason = %refused, "a bundle was refused");
-        }
-        v1::BundleAck { sequence, refused }
-    }
-
-    /// Tells the other side our renewed SVID, so that the link outlives the old one.
-    fn reauthenticate(&self) {
-        let svid = self.peers.ours.svid.get();
-        let signed = self
-            .lane
-            .exporter(REAUTH_EXPORTER_LABEL, b"")
-            .and_then(|exporter| sign_reauth(&svid, &exporter).ok());
-        let Some(signature) = signed else { return };
-        let chain = svid.chain().iter().map(|certificate| certificate.to_vec()).collect();
-        let _ = self.send(Message::Reauth(v1::Reauth { chain, signature }));
-    }
-
-    fn take_reauth(&self, cluster: &ClusterId, reauth: v1::Reauth) {
-        let Some(exporter) = self.lane.exporter(REAUTH_EXPORTER_LABEL, b"") else { return };
-        let chain: Vec<_> = reauth.chain.into_iter().map(Into::into).collect();
-        let who = (self.lane.identity(), self.lane.role());
-        let judged = judge_reauth(
-            &self.peers.trust,
-            who,
-            &chain,
-            &reauth.signature,
-            &exporter,
-            self.peers.clock.wall(),
-        );
-        match judged {
-            Ok(_) => self.lane.renew_chain(chain),
-            Err(error) => tracing::warn!(peer = %cluster, %error, "a renewed certificate was refused"),
-        }
     }
 }
 

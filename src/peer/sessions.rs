@@ -171,13 +171,14 @@ mod tests {
         let peer = Peer {
             cluster: east.cluster().clone(),
             trust_domain: east.trust_domain().clone(),
-            bundle: east.bundle(1).expect("one root"),
+            bundle: east.bundle().as_ref().clone(),
             endpoints: Vec::new(),
             generation: 1,
             standing: Standing::Approved,
             introduced_by: None,
             issuer: false,
             added: clock.wall(),
+            ruling: Default::default(),
         };
         store.apply(Event::Peer(peer)).await.expect("stored");
         (store, Ledger::new(clock.clone()))

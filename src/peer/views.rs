@@ -20,7 +20,7 @@ use crate::{
         limits,
         policy::PeerView,
         replication::{CatalogLog, ExportTooLarge, Exporter},
-        state::{Changes, Peer, Standing, State, export_row},
+        state::{Changes, Peer, State, export_row},
     },
 };
 
@@ -188,11 +188,8 @@ impl Views {
     /// The row the peer is told, if it may see the service.
     fn row(&self, state: &State, peer: &Peer, name: &ServiceName) -> Option<Row> {
         let export = state.exports.get(name)?;
-        let who = PeerView {
-            cluster: &peer.cluster,
-            trust_domain: &peer.trust_domain,
-            approved: peer.standing == Standing::Approved,
-        };
+        let who =
+            PeerView { cluster: &peer.cluster, trust_domain: &peer.trust_domain, approved: peer.serves() };
         if !state.settings.grants.visible(name, who).allowed {
             return None;
         }

@@ -41,7 +41,7 @@ use crate::{
         limits::{CONNECTIONS_MAX, HEADER_TIMEOUT, STREAM_HEADER_BYTES_MAX},
         open::Origin,
         policy::PeerView,
-        state::{Standing, State},
+        state::State,
     },
     net::Net,
     supervise::Tasks,
@@ -223,8 +223,7 @@ fn granted(
     }
     let name = site.index.name(cluster, id).ok_or_else(|| unknown(&"no such export"))?;
     let export = state.exports.get(&name).ok_or_else(|| unknown(&"no such export any more"))?;
-    let view =
-        PeerView { cluster, trust_domain: &peer.trust_domain, approved: peer.standing == Standing::Approved };
+    let view = PeerView { cluster, trust_domain: &peer.trust_domain, approved: peer.serves() };
     let decision = state.settings.grants.callable(&name, view, &caller);
     if decision.allowed { Ok(export.clone()) } else { Err(unknown(&decision.reason)) }
 }

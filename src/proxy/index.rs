@@ -117,13 +117,14 @@ mod tests {
         Peer {
             cluster: cluster(name),
             trust_domain: other.trust_domain().clone(),
-            bundle: other.bundle(1).expect("a root"),
+            bundle: other.bundle().as_ref().clone(),
             endpoints: Vec::new(),
             generation: 1,
             standing: Standing::Approved,
             introduced_by: None,
             issuer: false,
             added: NOW,
+            ruling: Default::default(),
         }
     }
 

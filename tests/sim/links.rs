@@ -70,7 +70,7 @@ impl Side {
         let tasks = Tasks::inline(Shutdown::new());
         let shards = Shards::inline(2, &tasks, clock.now());
         let trust = Trust::new();
-        let bundle = other.identity.bundle(1).expect("a bundle");
+        let bundle = other.identity.bundle().as_ref().clone();
         trust.replace([(other.identity.trust_domain(), &bundle)]);
         let wall = clock.clone();
         let tls = Tls::new(trust.clone(), CurrentSvid::new(self.svid.clone()), Arc::new(move || wall.wall()));

@@ -49,6 +49,8 @@ fn look(gateway: &Gateway) -> BTreeMap<String, String> {
             Standing::Approved => "approved",
             Standing::Pending => "pending",
             Standing::Distrusted => "distrusted",
+            Standing::Terminated => "terminated",
+            Standing::Revoked => "revoked",
         };
         seen.insert(format!("peer {cluster}"), standing.to_owned());
         if let Some(row) = core.ledger.session(cluster) {

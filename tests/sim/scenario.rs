@@ -149,13 +149,14 @@ fn intrude(world: &mut World) -> Result<(), String> {
         let peer = Peer {
             cluster: victim.site.cluster(),
             trust_domain: victim.site.trust_domain(),
-            bundle: victim.core.ours.bundle.clone(),
+            bundle: victim.core.ours.bundle().as_ref().clone(),
             endpoints: victim.core.ours.endpoints.clone(),
             generation: 1,
             standing: Standing::Approved,
             introduced_by: None,
             issuer: true,
             added: super::gateway::START,
+            ruling: Default::default(),
         };
         world
             .ask(STRANGER, "invent a peer", move |gateway| async move {

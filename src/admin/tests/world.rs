@@ -103,6 +103,9 @@ impl PeerFigures for Sessions {
     fn exported(&self, _peer: &ClusterId) -> usize {
         1
     }
+    fn roots_seen(&self, _peer: &ClusterId) -> Option<(bool, Timestamp)> {
+        Some((true, START))
+    }
     fn too_large(&self, _peer: &ClusterId) -> Vec<String> {
         vec!["TMB-2101 shop/huge: too large".to_owned()]
     }
@@ -128,7 +131,7 @@ fn keys(id: &str) -> Keys {
     let trust_domain = Some(format!("{id}.test.tombolo").parse().expect("a trust domain"));
     let new = NewIdentity { cluster: &cluster, trust_domain, root_life: ROOT_LIFE, export_secret: [7; 32] };
     let (identity, _) = Identity::create(new, START).expect("made");
-    let bundle = identity.bundle(1).expect("one root");
+    let bundle = identity.bundle().as_ref().clone();
     let gateway = GatewayId::parse("g1").expect("an id");
     let svid = identity.issue(&gateway, SVID_LIFE, START).expect("issued");
     Keys { identity, bundle, svid }
@@ -168,7 +171,8 @@ impl World {
             tasks: tasks.clone(),
             readiness: readiness.clone(),
             svid,
-            about: about(&clock, own.bundle),
+            identity: Arc::new(own.identity),
+            about: about(&clock),
             zone: Arc::new(move || Arc::new(StateZone { zone: zone.clone(), state: zone_store.state() })),
             explain: Arc::new(|_| Some(vec![explained()])),
             peers: Arc::new(Sessions),
@@ -179,7 +183,15 @@ impl World {
                     Box::pin(async move { issued(wish.uses) })
                 })
             },
-            join: Arc::new(|token, tell| Box::pin(joined(token, tell))),
+            join: Arc::new(|wish, tell| Box::pin(joined(wish.token, tell))),
+            act: {
+                let asked = asked.clone();
+                Arc::new(move |peer, verb, force| {
+                    note(&asked, format!("{verb} {peer}, force {force}"));
+                    Box::pin(async move { Ok(format!("{peer}: {verb} done")) })
+                })
+            },
+            begin_rotation: Arc::new(|| Box::pin(async { Ok(()) })),
             unconfirmed: {
                 let asked = asked.clone();
                 Arc::new(move |name, wait| {
@@ -210,6 +222,7 @@ impl World {
             introduced_by: None,
             issuer: false,
             added: START,
+            ruling: Default::default(),
         }))
         .await;
         self
@@ -286,7 +299,7 @@ async fn links(identity: &Identity, svid: Arc<CurrentSvid>, clock: &Clock, tasks
     Links::start(parts, "127.0.0.1:0".parse().expect("an address")).await.expect("links")
 }
 
-fn about(clock: &Clock, bundle: Bundle) -> About {
+fn about(clock: &Clock) -> About {
     About {
         version: "0.1.0".to_owned(),
         state: "/var/lib/tombolo".to_owned(),
@@ -297,7 +310,6 @@ fn about(clock: &Clock, bundle: Bundle) -> About {
             socket: "/var/lib/tombolo/gateways/g1/admin.sock".to_owned(),
         },
         started: clock.now(),
-        bundle,
     }
 }
 

@@ -177,7 +177,7 @@ impl Cast {
 }
 
 async fn join_with(joiner: &Member, token: String) -> Result<(), Problem> {
-    let (mut done, wish) = (false, JoinWish { token });
+    let (mut done, wish) = (false, JoinWish { token, re_trust: false });
     let heard = joiner.client.stream("/v1/join", &wish, |line| {
         let step: JoinStep = serde_json::from_str(line).map_err(not_understood)?;
         done |= step.step == "done";

@@ -3,6 +3,7 @@
 //! Every state is shown with its age and its cause; what a person should look at comes last, behind a `!`.
 //! Nothing here prints.
 
+mod ca;
 mod code;
 mod explanation;
 mod peers;
@@ -16,9 +17,10 @@ mod words;
 mod tests;
 
 pub(crate) use self::{
+    ca::{ca, ca_line},
     code::code,
     explanation::explanation,
-    peers::{peer, peers},
+    peers::{peer, peers, verification},
     resolution::resolution,
     services::{service, services},
     status::status,

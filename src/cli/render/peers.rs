@@ -2,8 +2,8 @@
 
 use super::words::{Plain, age, count, dash, fields, left, round_trip, round_trip_or_dash, tone_of_state};
 use crate::{
-    admin::api::{LinkStatus, PeerStatus},
-    cli::output::Style,
+    admin::api::{LinkStatus, PeerStatus, Verification, VerifiedRoots},
+    cli::output::{Style, Tone},
     model::ids::Timestamp,
 };
 
@@ -139,6 +139,26 @@ fn every_link(peer: &PeerStatus) -> String {
         (true, Some(down)) => format!("down for {}: {}", age(down.age_ms), down.cause),
         (true, None) => "none".to_owned(),
     }
+}
+
+/// `tombolo peer verify`.
+pub(crate) fn verification(found: &Verification, style: Style) -> String {
+    let roots = |roots: &VerifiedRoots| {
+        format!("{}  {}  ({})", roots.fingerprints.join(", "), roots.cluster, roots.trust_domain)
+    };
+    let said = found.said_age_ms.map(age).unwrap_or_default();
+    let used = match found.uses_ours {
+        Some(true) => style.paint(Tone::Good, &format!("the same, said {said} ago")),
+        Some(false) => style.paint(Tone::Bad, &format!("OTHERS, said {said} ago")),
+        None => "not said yet: there is no session with it".to_owned(),
+    };
+    let mut text =
+        fields([("theirs, here", roots(&found.peer)), ("ours", roots(&found.own)), ("ours, there", used)]);
+    text += &format!(
+        "Ask its operator for the two lines of `tombolo peer verify {}` there: they must be these, crosswise.\n",
+        found.own.cluster
+    );
+    text
 }
 
 fn state_and_age(peer: &PeerStatus) -> String {

@@ -26,7 +26,7 @@ codes! {
         "make a new one there: `tombolo token create`";
     CLUSTER_ID_TAKEN = 1208, "cluster id taken",
         "A cluster id is unique in its clusterset, and the set has another cluster of this id. Nothing was changed on either side.",
-        "start this cluster under another id: `tombolo run --cluster ID` with a fresh `--state`";
+        "start this cluster under another id: `tombolo run --cluster ID` with a fresh `--state`; if it is the same cluster with new keys, ask for a token made with `tombolo token create --for ID --rejoin`";
     TOKEN_IS_OURS = 1209, "token made by this cluster",
         "The token names this cluster's own trust domain: a cluster does not join itself.",
         "run `tombolo join` on the other cluster";
@@ -41,7 +41,7 @@ codes! {
         "compare the fingerprints with the other cluster's operator, then join with a new token";
     TRUST_CONFLICT = 1213, "root shared by two trust domains",
         "Two trust domains, or two claims to one, would share or change a root. One cluster could then speak for the other, so it is refused and nothing changes.",
-        "find out which cluster holds the root by right: copied state folders are the usual cause";
+        "find out which cluster holds the root by right: copied state folders are the usual cause; a known peer with new roots comes back by `tombolo peer re-trust`";
     TOKEN_NOT_A_TOKEN = 1214, "not a token",
         "Tokens begin with tmb1_ and are one line.",
         "paste the line that `tombolo token create` printed";
@@ -52,8 +52,8 @@ codes! {
         "Both sides exchanged trust, but no link with a first catalog came about in the time the command waits. Trying goes on in the background.",
         "look at `tombolo peers`, and check that UDP passes between the gateways";
     APPROVAL_PENDING = 1217, "waiting for approval",
-        "The peer was introduced by another member, and `auto_approve` does not name that member, so a person decides.",
-        "add the introducer to `auto_approve` and reload, or join the peer with a token of its own";
+        "The peer was introduced by a member that `auto_approve` does not name, or its token asks for approval, so a person decides.",
+        "`tombolo peer approve ID`, or add the introducer to `auto_approve` and reload";
     PROOF_INVALID = 1218, "proof of a key invalid",
         "What was signed is not this very connection and request, or not by the gateway's key: it was relayed or changed on its way.",
         "join again over a path without a relay that ends TLS";
@@ -93,6 +93,9 @@ codes! {
     TOKEN_USES_INVALID = 1230, "token uses out of range",
         "A token is good for at least one and at most 32 clusters.",
         "choose `--uses` between 1 and 32";
+    PEER_NOT_FIT = 1231, "not in this state of the peer",
+        "What was asked means nothing for a peer in its present state. Nothing was changed.",
+        "look at its state: `tombolo peers`";
 
     IDENTITY_REFUSED = 1301, "identity refused",
         "The certificate shown is not a gateway's SVID: it must have exactly one URI name, a SPIFFE ID of a gateway.",
@@ -139,4 +142,7 @@ codes! {
     KEY_NOT_MADE = 1315, "key or certificate cannot be made",
         "The system has no randomness left, or the clock is out of the range of certificates.",
         "check the clock of this host, then start the gateway again";
+    ROTATION_FAILING = 1316, "rotation of the root failing",
+        "A step of the rotation could not be carried out. The roots in use stay as they are, and the step is tried again.",
+        "read the reason in the message; a full or read-only state folder is the usual one";
 }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{Event, Me, Peer, PeerCatalog, Standing, State, event::CatalogChange};
+use super::{Event, Me, Peer, PeerCatalog, State, event::CatalogChange};
 use crate::model::{
     catalog::Row,
     ids::{ClusterId, Epoch, Seq, ServiceName, Timestamp},
@@ -45,6 +45,16 @@ impl State {
             Event::Unexported(name) => self.exports.remove(&name).map(|_| BTreeSet::from([name])),
             Event::Peer(peer) => self.put_peer(peer),
             Event::Standing(cluster, standing) => self.edit_peer(&cluster, |peer| peer.standing = standing),
+            Event::PeerForgotten(cluster) => {
+                let touched = self.names_of(&cluster);
+                self.catalogs.remove(&cluster);
+                self.peers.remove(&cluster).map(|_| touched)
+            }
+            Event::CatalogDropped(cluster) => {
+                let touched = self.names_of(&cluster);
+                self.catalogs.remove(&cluster).map(|_| touched)
+            }
+            Event::Acked(cluster, sequence) => self.edit_peer(&cluster, |peer| peer.ruling.acked = sequence),
             Event::Bundle(cluster, bundle) => self.edit_peer(&cluster, |peer| peer.bundle = bundle),
             Event::Endpoints(cluster, list) => self.edit_peer(&cluster, |peer| peer.endpoints = list),
             Event::Token(record) => {
@@ -191,8 +201,8 @@ impl State {
     fn offer(&self, name: &ServiceName, cluster: &ClusterId) -> Option<(ClusterId, &Row, Freshness)> {
         let catalog = self.catalogs.get(cluster)?;
         let row = catalog.rows.get(name)?;
-        let approved = self.peers.get(cluster)?.standing == Standing::Approved;
-        let allowed = approved && may_import(&self.settings.imports, name, cluster).decision.allowed;
+        let serves = self.peers.get(cluster)?.serves();
+        let allowed = serves && may_import(&self.settings.imports, name, cluster).decision.allowed;
         allowed.then(|| (cluster.clone(), row.as_ref(), catalog.freshness))
     }
 

@@ -55,6 +55,12 @@ pub enum Event {
     Peer(Peer),
     /// What was decided about a peer.
     Standing(ClusterId, Standing),
+    /// Nothing of a peer is remembered any more.
+    PeerForgotten(ClusterId),
+    /// What was held of a peer's exports is deleted; its names went before.
+    CatalogDropped(ClusterId),
+    /// A peer has stored this sequence of our own bundle.
+    Acked(ClusterId, u64),
     /// A peer's roots changed; judged before.
     Bundle(ClusterId, Bundle),
     /// A peer listens elsewhere.

@@ -54,6 +54,38 @@ pub enum Standing {
     Pending,
     /// Sent an empty bundle, or none of its roots is usable (P23).
     Distrusted,
+    /// One side ended the peering; the record is its tombstone, so that it is fenced until it joins anew.
+    Terminated,
+    /// Revoked here: as terminated, and its trust domain and keys are blocked until it is forgotten.
+    Revoked,
+}
+
+/// What was decided about a peer beside its standing, and what it has confirmed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ruling {
+    /// Since when it is paused here: trust is kept, but there are no names and no streams.
+    pub paused: Option<Timestamp>,
+    /// Since when its standing is what it is, when somebody or something changed it.
+    pub since: Option<Timestamp>,
+    /// Why, for people.
+    pub reason: String,
+    /// A person approved it here, so it may introduce others as one that joined by token may.
+    pub approved: bool,
+    /// Keys its gateways proved with when it was revoked.
+    pub blocked: Vec<BlockedKey>,
+    /// The newest sequence of our own bundle that it has stored (P22).
+    pub acked: u64,
+}
+
+/// A key that is believed no more, whatever certificate carries it: never a hash of a certificate, because
+/// whoever holds the key can encode the same one anew (threat 15).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BlockedKey {
+    /// SHA-256 of its SubjectPublicKeyInfo, in hexadecimal digits.
+    pub spki_sha256: String,
+    /// The serial number of the certificate it was seen in, in hexadecimal digits.
+    pub serial: String,
 }
 
 /// Another cluster of the clusterset, as it is kept on disk.
@@ -79,6 +111,29 @@ pub struct Peer {
     pub issuer: bool,
     /// When it was added.
     pub added: Timestamp,
+    /// What else was decided about it.
+    #[serde(default)]
+    pub ruling: Ruling,
+}
+
+impl Peer {
+    /// Whether it is told of exports, and its own become imports.
+    #[must_use]
+    pub fn serves(&self) -> bool {
+        self.standing == Standing::Approved && self.ruling.paused.is_none()
+    }
+
+    /// Whether a connection with it may be: its roots are believed.
+    #[must_use]
+    pub fn is_trusted(&self) -> bool {
+        matches!(self.standing, Standing::Approved | Standing::Pending)
+    }
+
+    /// Whether the record only remembers a peering that is over.
+    #[must_use]
+    pub fn is_tombstone(&self) -> bool {
+        matches!(self.standing, Standing::Terminated | Standing::Revoked)
+    }
 }
 
 /// What is held of one peer's exports.
@@ -150,11 +205,11 @@ impl State {
         self.peers.values().find(|peer| peer.trust_domain == *domain)
     }
 
-    /// Whether something is held of every approved peer; before that, a miss is not yet an answer.
+    /// Whether something is held of every peer that serves; before that, a miss is not yet an answer.
     #[must_use]
     pub fn synced(&self) -> bool {
-        let mut approved = self.peers.values().filter(|peer| peer.standing == Standing::Approved);
-        approved.all(|peer| self.catalogs.get(&peer.cluster).is_some_and(|catalog| catalog.synced))
+        let mut serving = self.peers.values().filter(|peer| peer.serves());
+        serving.all(|peer| self.catalogs.get(&peer.cluster).is_some_and(|catalog| catalog.synced))
     }
 
     /// This cluster's own export as a row beside the peers', for merging.

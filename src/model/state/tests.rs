@@ -67,6 +67,7 @@ fn peer(cluster: &str, standing: Standing) -> Peer {
         introduced_by: None,
         issuer: false,
         added: START,
+        ruling: Default::default(),
     }
 }
 

@@ -37,6 +37,9 @@ pub struct TokenRecord {
     /// A redeemer waits for a person.
     #[serde(default)]
     pub require_approval: bool,
+    /// The cluster it is for may come with other roots, in the place of the peer of its id.
+    #[serde(default)]
+    pub rejoin: bool,
     /// When it was revoked.
     #[serde(default)]
     pub revoked: Option<Timestamp>,
@@ -73,6 +76,8 @@ pub struct TokenTerms {
     pub expect_trust_domain: Option<TrustDomain>,
     /// A redeemer waits for a person.
     pub require_approval: bool,
+    /// The cluster it is for may come with other roots, in the place of the peer of its id.
+    pub rejoin: bool,
 }
 
 impl Default for TokenTerms {
@@ -83,6 +88,7 @@ impl Default for TokenTerms {
             for_cluster: None,
             expect_trust_domain: None,
             require_approval: false,
+            rejoin: false,
         }
     }
 }
@@ -132,6 +138,7 @@ impl TokenRecord {
             created: now,
             expires: Timestamp(now.after(terms.ttl).0 / 1_000 * 1_000),
             uses_left: terms.uses,
+            rejoin: terms.rejoin && terms.for_cluster.is_some(),
             for_cluster: terms.for_cluster,
             expect_trust_domain: terms.expect_trust_domain,
             require_approval: terms.require_approval,

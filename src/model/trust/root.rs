@@ -8,7 +8,10 @@ use rustls_pki_types::CertificateDer;
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer};
 
 use super::{Der, Fingerprint, sha256};
-use crate::model::{ids::Timestamp, limits::CLOCK_SKEW_MAX};
+use crate::model::{
+    ids::Timestamp,
+    limits::{CLOCK_SKEW_MAX, NOT_BEFORE_BACKDATE},
+};
 
 /// A self-contained certificate authority of a trust domain.
 #[derive(Clone, PartialEq, Eq)]
@@ -62,6 +65,13 @@ impl Root {
     #[must_use]
     pub fn not_after(&self) -> Timestamp {
         self.not_after
+    }
+
+    /// When it was made, as far as its validity says, and when it ends: its beginning is set back a little
+    /// for clocks that are behind.
+    #[must_use]
+    pub fn life(&self) -> (Timestamp, Timestamp) {
+        (self.not_before.after(NOT_BEFORE_BACKDATE).min(self.not_after), self.not_after)
     }
 
     /// The short form of its key.

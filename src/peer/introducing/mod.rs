@@ -65,6 +65,8 @@ struct Book {
 #[derive(Debug, Clone)]
 struct Entry {
     introduce: v1::Introduce,
+    /// Of the bundle in it.
+    sequence: u64,
     issued: Timestamp,
     expires: Timestamp,
 }
@@ -83,7 +85,10 @@ impl Introductions {
     pub(super) fn own(&self) -> Result<v1::Introduce, IdentityError> {
         let now = self.ours.clock.wall();
         let mut book = self.book();
-        let kept = book.own.as_ref().filter(|own| own.issued <= now && now < own.expires);
+        let bundle = self.ours.bundle();
+        let of_now =
+            |own: &&Entry| own.issued <= now && now < own.expires && own.sequence == bundle.sequence();
+        let kept = book.own.as_ref().filter(of_now);
         if let Some(kept) = kept.filter(|own| now.since(own.issued) < limits::INTRODUCTION_LIFE / 2) {
             return Ok(kept.introduce.clone());
         }
@@ -91,7 +96,7 @@ impl Introductions {
         let record = wire::cluster_record_proto(&ClusterRecord {
             cluster: self.ours.identity.cluster().clone(),
             trust_domain: self.ours.identity.trust_domain().clone(),
-            bundle: self.ours.bundle.clone(),
+            bundle: bundle.as_ref().clone(),
             generation: FIRST_GENERATION,
             endpoints: self.ours.endpoints.clone(),
             issued: now,
@@ -101,7 +106,12 @@ impl Introductions {
         match (self.ours.identity.sign_introduction(&record), kept) {
             (Ok(signature), _) => {
                 let introduce = v1::Introduce { record, signature };
-                book.own = Some(Entry { introduce: introduce.clone(), issued: now, expires });
+                book.own = Some(Entry {
+                    introduce: introduce.clone(),
+                    sequence: bundle.sequence(),
+                    issued: now,
+                    expires,
+                });
                 Ok(introduce)
             }
             (Err(_), Some(kept)) => Ok(kept.introduce.clone()),
@@ -195,9 +205,14 @@ impl Introductions {
         if !is_newer {
             return Ok(Taken::Nothing);
         }
-        let entry = Entry { introduce: introduce.clone(), issued: record.issued, expires: record.expires };
+        let entry = Entry {
+            introduce: introduce.clone(),
+            sequence: record.bundle.sequence(),
+            issued: record.issued,
+            expires: record.expires,
+        };
         book.heard.insert(sender.cluster.clone(), entry);
-        if sender.standing != Standing::Approved {
+        if !sender.serves() {
             return Ok(Taken::PassOn(Vec::new()));
         }
         let others = state.peers.keys().filter(|it| **it != sender.cluster && is_approved(state, it));
@@ -210,7 +225,7 @@ impl Introductions {
 }
 
 fn is_approved(state: &State, peer: &ClusterId) -> bool {
-    state.peers.get(peer).is_some_and(|peer| peer.standing == Standing::Approved)
+    state.peers.get(peer).is_some_and(|peer| peer.serves())
 }
 
 /// A peer speaks of another cluster.
@@ -226,17 +241,18 @@ fn meet(
     };
     let introducer = Introducer {
         cluster: from,
-        admitted_directly: sender.introduced_by.is_none() && sender.standing == Standing::Approved,
+        admitted_directly: sender.serves() && (sender.introduced_by.is_none() || sender.ruling.approved),
         is_issuer: sender.issuer,
         introduced: state.peers.values().filter(|peer| peer.introduced_by.as_ref() == Some(from)).count(),
     };
     let auto_approve: Vec<Approver> =
         state.settings.auto_approve.iter().filter_map(|text| Approver::try_from(text.clone()).ok()).collect();
     let (cluster, trust_domain) = (ours.identity.cluster(), ours.identity.trust_domain());
+    let bundle = ours.bundle();
     let rules = IntroductionRules {
         introductions: if state.settings.introductions { Setting::Ask } else { Setting::Refuse },
         auto_approve: &auto_approve,
-        own: KnownPeer { cluster, trust_domain, bundle: &ours.bundle },
+        own: KnownPeer { cluster, trust_domain, bundle: &bundle },
     };
     let peers: Vec<&Peer> = state.peers.values().map(AsRef::as_ref).collect();
     let known = peers.iter().map(|peer| KnownPeer {
@@ -267,6 +283,7 @@ fn meet(
         introduced_by: Some(from.clone()),
         issuer: false,
         added: now,
+        ruling: Default::default(),
     };
     Ok((vec![Event::Peer(peer)], taken))
 }

@@ -51,7 +51,6 @@ fn member(cluster: &str, auto_approve: &[&str]) -> Member {
     let tasks = Tasks::inline(Shutdown::new());
     let store = Store::start(state, Arc::new(Memory::new()), "gateways/g1".to_owned(), clock.clone(), &tasks);
     let ours = Arc::new(Ourselves {
-        bundle: identity.bundle(1).expect("one root"),
         endpoints: vec![format!("{}.example:7443", identity.cluster())],
         identity: Arc::new(identity),
         svid: CurrentSvid::new(svid),
@@ -65,13 +64,14 @@ impl Member {
         Peer {
             cluster: self.ours.identity.cluster().clone(),
             trust_domain: self.ours.identity.trust_domain().clone(),
-            bundle: self.ours.bundle.clone(),
+            bundle: self.ours.bundle().as_ref().clone(),
             endpoints: self.ours.endpoints.clone(),
             generation: 1,
             standing: Standing::Approved,
             introduced_by: None,
             issuer,
             added: START,
+            ruling: Default::default(),
         }
     }
 
@@ -109,7 +109,7 @@ async fn what_the_issuer_introduces_is_approved_at_once() {
     assert_eq!(met, Taken::Met { cluster: id("north"), pending: false });
     let peer = west.peer("north").expect("stored");
     assert_eq!((peer.standing, peer.introduced_by.as_ref()), (Standing::Approved, Some(&id("east"))));
-    assert_eq!((&peer.bundle, &peer.endpoints), (&north.ours.bundle, &north.ours.endpoints));
+    assert_eq!((&peer.bundle, &peer.endpoints), (north.ours.bundle().as_ref(), &north.ours.endpoints));
     assert_eq!(west.tell_of(&east, &north).await, Ok(Taken::Nothing), "it is known now");
 }
 
@@ -171,7 +171,7 @@ async fn a_known_id_or_domain_with_other_roots_is_a_conflict() {
         let record = wire::cluster_record_proto(&ClusterRecord {
             cluster: id(cluster),
             trust_domain: member.ours.identity.trust_domain().clone(),
-            bundle: bundle.ours.bundle.clone(),
+            bundle: bundle.ours.bundle().as_ref().clone(),
             generation: 1,
             endpoints: Vec::new(),
             issued: START,

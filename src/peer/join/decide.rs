@@ -6,13 +6,13 @@
 use prost::Message as _;
 use rustls_pki_types::CertificateDer;
 
-use super::{Ourselves, check_names, problem};
+use super::{Claim, Ourselves, check_names, problem};
 use crate::{
     identity::judge_joiner,
     model::{
         code::{Code, Problem},
         ids::{ClusterId, Timestamp},
-        state::{Event, Peer, Standing, State},
+        state::{Event, Peer, Ruling, Standing, State},
         token::{
             TokenId,
             proof::{transcript, without_signatures},
@@ -132,7 +132,9 @@ fn admit(
     (asked, bundle, record, pending_approval): (&Asked, Bundle, &TokenRecord, bool),
 ) -> Result<Decided, Problem> {
     let ask = &asked.ask;
-    let known = check_names(ours, state, &ask.cluster, &ask.trust_domain, &bundle)?;
+    let claim =
+        Claim { cluster: &ask.cluster, domain: &ask.trust_domain, bundle: &bundle, replaces: record.rejoin };
+    let known = check_names(ours, state, claim)?;
     // A cluster that is a peer already joins anew: its former connections are of an older peering (P24).
     let generation = known.map_or(1, |peer| peer.generation.saturating_add(1)).max(ask.generation);
     let approved = known.is_some_and(|peer| peer.standing == Standing::Approved);
@@ -147,11 +149,17 @@ fn admit(
         introduced_by: None,
         issuer: known.is_some_and(|peer| peer.issuer),
         added: known.map_or(now, |peer| peer.added),
+        // Our roots are in the answer.
+        ruling: Ruling {
+            paused: known.and_then(|peer| peer.ruling.paused),
+            acked: ours.bundle().sequence(),
+            ..Ruling::default()
+        },
     };
     let grant = JoinGrant {
         cluster: ours.identity.cluster().clone(),
         trust_domain: ours.identity.trust_domain().clone(),
-        bundle: OfferedBundle::from(&ours.bundle),
+        bundle: OfferedBundle::from(ours.bundle().as_ref()),
         endpoints: ours.endpoints.clone(),
         generation,
         pending_approval,

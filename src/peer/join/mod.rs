@@ -27,7 +27,7 @@ use crate::{
         code::{Code, Problem},
         ids::{ClusterId, TrustDomain},
         limits,
-        state::{Peer, State},
+        state::{Peer, Standing, State},
         token::{TokenId, proof::EXPORTER_LABEL},
         trust::{Bundle, Known, check_new_domain},
     },
@@ -40,12 +40,36 @@ pub struct Ourselves {
     pub identity: Arc<Identity>,
     /// What this gateway presents.
     pub svid: Arc<CurrentSvid>,
-    /// The roots others verify us by.
-    pub bundle: Bundle,
     /// Where others can dial us, best first; at most 8.
     pub endpoints: Vec<String>,
     /// Time and randomness.
     pub clock: Clock,
+}
+
+impl Ourselves {
+    /// The roots others verify us by.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<Bundle> {
+        self.identity.bundle()
+    }
+}
+
+/// Who the other side of a join says it is, once it has proved it.
+#[derive(Debug, Clone, Copy)]
+struct Claim<'a> {
+    cluster: &'a ClusterId,
+    domain: &'a TrustDomain,
+    bundle: &'a Bundle,
+    /// A person said that it may come with other roots, or another trust domain, than the peer of its id.
+    replaces: bool,
+}
+
+impl Claim<'_> {
+    /// Whether a known peer stands against the claim. One that was removed does not, nor one that is replaced:
+    /// it is the claimant's own former self.
+    fn is_opposed_by(&self, peer: &Peer) -> bool {
+        peer.cluster != *self.cluster || !(self.replaces || peer.is_tombstone())
+    }
 }
 
 /// What either side of a join checks of the other, once each has proved who it is: that neither its roots nor
@@ -53,12 +77,14 @@ pub struct Ourselves {
 fn check_names<'a>(
     ours: &Ourselves,
     state: &'a State,
-    cluster: &ClusterId,
-    domain: &TrustDomain,
-    bundle: &Bundle,
+    claim: Claim<'_>,
 ) -> Result<Option<&'a Arc<Peer>>, Problem> {
-    let own = (ours.identity.trust_domain(), &ours.bundle);
-    let peers = state.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle));
+    let Claim { cluster, domain, bundle, .. } = claim;
+    check_not_revoked(state, claim)?;
+    let own_bundle = ours.bundle();
+    let own = (ours.identity.trust_domain(), own_bundle.as_ref());
+    let opposing = || state.peers.values().filter(|peer| claim.is_opposed_by(peer));
+    let peers = opposing().map(|peer| (&peer.trust_domain, &peer.bundle));
     check_new_domain(Known { own, peers }, domain, bundle)?;
     let taken = |holder: &TrustDomain| {
         let message =
@@ -68,19 +94,37 @@ fn check_names<'a>(
     if cluster == ours.identity.cluster() {
         return Err(taken(ours.identity.trust_domain()));
     }
-    let known = state.peers.get(cluster);
-    if let Some(other) = known.filter(|peer| peer.trust_domain != *domain) {
+    if let Some(other) = opposing().find(|peer| peer.cluster == *cluster && peer.trust_domain != *domain) {
         return Err(taken(&other.trust_domain));
     }
-    if let Some(other) = state.peer_of(domain).filter(|peer| peer.cluster != *cluster) {
+    if let Some(other) = opposing().find(|peer| peer.trust_domain == *domain && peer.cluster != *cluster) {
         let message = format!("trust domain {domain} belongs to cluster {} already", other.cluster);
         return Err(Problem::new(Code::TRUST_CONFLICT, message));
     }
+    let known = state.peers.get(cluster);
     if known.is_none() && state.peers.len() >= limits::PEERS_MAX {
         let message = format!("this cluster has {} peers and takes no more", limits::PEERS_MAX);
         return Err(Problem::new(Code::PEERS_LIMIT, message));
     }
     Ok(known)
+}
+
+/// What was revoked stays out under any name, until it is forgotten.
+fn check_not_revoked(state: &State, claim: Claim<'_>) -> Result<(), Problem> {
+    let shares_key =
+        |peer: &Peer| claim.bundle.roots().iter().any(|root| peer.bundle.has_key(root.spki_sha256()));
+    let revoked = state.peers.values().find(|peer| {
+        peer.standing == Standing::Revoked
+            && (peer.cluster == *claim.cluster || peer.trust_domain == *claim.domain || shares_key(peer))
+    });
+    match revoked {
+        Some(peer) => {
+            let message =
+                format!("{} was revoked, and {} shares its id or a key", peer.cluster, claim.domain);
+            Err(Problem::new(Code::PEER_REVOKED, message))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What binds both signatures of a join to this very connection.

@@ -9,7 +9,7 @@ use prost::Message as _;
 use quinn::Connection;
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Ourselves, check_names, exporter, length_prefixed, problem, read_bytes};
+use super::{Claim, Ourselves, check_names, exporter, length_prefixed, problem, read_bytes};
 use crate::{
     identity::{WallClock, join_client, refusal_code},
     link::{
@@ -21,7 +21,7 @@ use crate::{
         code::{Code, Problem},
         ids::{ClusterId, Timestamp, TrustDomain},
         limits,
-        state::{Event, Peer, Standing, State},
+        state::{Event, Peer, Ruling, Standing, State},
         token::{
             Token, TokenId,
             proof::{sign_possession, transcript, without_signatures},
@@ -47,6 +47,8 @@ pub(in crate::peer) struct Redeemer {
     pub links: Links,
     /// What looks up names.
     pub net: Arc<dyn Net>,
+    /// The issuer may be a known peer with other roots.
+    pub re_trust: bool,
 }
 
 /// Something a person is told while joining; displayed as facts, without verdict.
@@ -221,7 +223,7 @@ impl Redeemer {
             token: token.id,
             cluster: ours.identity.cluster().clone(),
             trust_domain: ours.identity.trust_domain().clone(),
-            bundle: OfferedBundle::from(&ours.bundle),
+            bundle: OfferedBundle::from(ours.bundle().as_ref()),
             gateway: svid.id().clone(),
             endpoints: ours.endpoints.clone(),
             chain: svid.chain().iter().map(|certificate| certificate.to_vec()).collect(),
@@ -258,13 +260,13 @@ impl Redeemer {
         let facts = |domain: &TrustDomain, bundle: &Bundle| {
             (domain.clone(), bundle.roots().len(), bundle.fingerprint())
         };
-        let sent = facts(self.ours.identity.trust_domain(), &self.ours.bundle);
+        let sent = facts(self.ours.identity.trust_domain(), self.ours.bundle().as_ref());
         let exchanged = Step::Exchange { sent, got: facts(&grant.trust_domain, &bundle) };
         let others = grant.endpoints.iter().filter(|it| **it != address).cloned();
         let mut endpoints: Vec<String> = std::iter::once(address.clone()).chain(others).collect();
         endpoints.truncate(limits::PEER_ENDPOINTS_MAX);
         let ours = self.ours.clone();
-        let offer = Offer { grant, bundle, endpoints };
+        let offer = Offer { grant, bundle, endpoints, re_trust: self.re_trust };
         let joined = self.store.transact(move |state, now| offer.accept(&ours, state, now)).await?;
         tell(steps, exchanged).await;
         Ok(joined)
@@ -276,6 +278,7 @@ struct Offer {
     grant: JoinGrant,
     bundle: Bundle,
     endpoints: Vec<String>,
+    re_trust: bool,
 }
 
 impl Offer {
@@ -285,10 +288,14 @@ impl Offer {
         state: &State,
         now: Timestamp,
     ) -> Result<(Vec<Event>, Joined), Problem> {
-        let Self { grant, bundle, endpoints } = self;
-        let known = check_names(ours, state, &grant.cluster, &grant.trust_domain, &bundle)?;
-        let approved = known.is_some_and(|peer| peer.standing == Standing::Approved);
-        let pending_approval = grant.pending_approval && !approved;
+        let Self { grant, bundle, endpoints, re_trust } = self;
+        let claim = Claim {
+            cluster: &grant.cluster,
+            domain: &grant.trust_domain,
+            bundle: &bundle,
+            replaces: re_trust,
+        };
+        let known = check_names(ours, state, claim)?;
         // An answer of before may come again after a newer join; the peering does not go back.
         let generation = known.map_or(0, |peer| peer.generation).max(grant.generation);
         let joined = Joined {
@@ -297,7 +304,7 @@ impl Offer {
             fingerprint: bundle.fingerprint(),
             endpoints: endpoints.clone(),
             generation,
-            pending_approval,
+            pending_approval: grant.pending_approval,
         };
         let peer = Peer {
             cluster: grant.cluster,
@@ -305,10 +312,17 @@ impl Offer {
             bundle,
             endpoints,
             generation,
-            standing: if pending_approval { Standing::Pending } else { Standing::Approved },
+            // Whoever redeems a token means its issuer; a person's approval is asked there.
+            standing: Standing::Approved,
             introduced_by: None,
             issuer: true,
             added: known.map_or(now, |peer| peer.added),
+            // Our roots were in the request.
+            ruling: Ruling {
+                paused: known.and_then(|peer| peer.ruling.paused),
+                acked: ours.bundle().sequence(),
+                ..Ruling::default()
+            },
         };
         Ok((vec![Event::Peer(peer)], joined))
     }

@@ -179,7 +179,7 @@ impl Cluster {
             policies: Arc::new(|_| FailoverPolicy::default()),
             open_files,
         });
-        let bundle = identity.bundle(1).expect("one root");
+        let bundle = identity.bundle().as_ref().clone();
         Self { id, identity, links, ledger, proxy, shards, bundle, trust, state, dialled, calls, tasks }
     }
 
@@ -204,6 +204,7 @@ impl Cluster {
             introduced_by: None,
             issuer: false,
             added: Timestamp(1),
+            ruling: Default::default(),
         }));
         let state = self.state();
         self.trust.replace(state.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle)));

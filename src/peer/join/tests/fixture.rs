@@ -103,9 +103,8 @@ pub(super) async fn gateway(cluster: &str) -> Gateway {
     let virtual_ips = VirtualIps::new("127.77.0.0/18".parse().expect("a network")).expect("large enough");
     let state = State::new(me, Settings::default(), virtual_ips);
     let store = Store::start(state, Arc::new(Memory::new()), "gateways/g1".to_owned(), clock.clone(), &tasks);
-    let bundle = identity.bundle(1).expect("one root");
     let endpoints = vec![address.to_string()];
-    let ours = Arc::new(Ourselves { identity: Arc::new(identity), svid, bundle, endpoints, clock });
+    let ours = Arc::new(Ourselves { identity: Arc::new(identity), svid, endpoints, clock });
     serve(Joins::new(ours.clone(), store.clone()), arrived, &tasks);
     Gateway { ours, store, links, net, wall }
 }
@@ -127,7 +126,7 @@ impl Gateway {
 
     pub(super) fn redeemer(&self) -> Redeemer {
         let (ours, store) = (self.ours.clone(), self.store.clone());
-        Redeemer { ours, store, links: self.links.clone(), net: self.net.clone() }
+        Redeemer { ours, store, links: self.links.clone(), net: self.net.clone(), re_trust: false }
     }
 
     pub(super) fn peer(&self, cluster: &str) -> Option<Arc<Peer>> {

@@ -54,6 +54,7 @@ fn stranger(cluster: &str, domain: &str, bundle: &Bundle) -> Peer {
         introduced_by: None,
         issuer: false,
         added: Timestamp(1),
+        ruling: Default::default(),
     }
 }
 
@@ -171,14 +172,14 @@ async fn a_cluster_id_or_a_root_belongs_to_one_cluster_only() {
     let twin = gateway("east").await;
     assert_eq!(refused(&east, &twin, |_, _| {}).await, Code::CLUSTER_ID_TAKEN);
     let north = gateway("north").await;
-    east.change(Event::Peer(stranger("west", "west.elsewhere", &north.ours.bundle))).await;
+    east.change(Event::Peer(stranger("west", "west.elsewhere", north.ours.bundle().as_ref()))).await;
     assert_eq!(refused(&east, &west, |_, _| {}).await, Code::CLUSTER_ID_TAKEN);
     let second = gateway("east2").await;
-    second.change(Event::Peer(stranger("copy", "copy.example", &west.ours.bundle))).await;
+    second.change(Event::Peer(stranger("copy", "copy.example", west.ours.bundle().as_ref()))).await;
     assert_eq!(refused(&second, &west, |_, _| {}).await, Code::TRUST_CONFLICT);
     let third = gateway("east3").await;
     let claimed = domain_of(&west).as_str().to_owned();
-    third.change(Event::Peer(stranger("west", &claimed, &north.ours.bundle))).await;
+    third.change(Event::Peer(stranger("west", &claimed, north.ours.bundle().as_ref()))).await;
     assert_eq!(refused(&third, &west, |_, _| {}).await, Code::TRUST_CONFLICT);
 }
 
