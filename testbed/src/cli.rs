@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
+    bench::BenchArgs,
     emulator::link::Change,
     fault::{Protocol, Target},
     ground::BackendName,
@@ -75,6 +76,8 @@ pub(crate) enum Verb {
     Down,
     /// The test server behind the sample service
     Backend(BackendArgs),
+    /// Run the same works through Tombolo and other proxies, and show what each cost
+    Bench(BenchArgs),
     /// The WAN emulator
     Emulator {
         /// Hold it against its claims (root, half a minute)

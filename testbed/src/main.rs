@@ -2,6 +2,7 @@
 //! through its binary, its files and its sockets.
 
 mod admin;
+mod bench;
 mod cli;
 mod emulator;
 mod fault;
@@ -83,6 +84,10 @@ fn run(cli: Cli) -> Result<bool> {
             screen::say(&format!("run {} is down: nothing of it is left", standing.run));
         }
         Verb::Backend(args) => serve(args)?,
+        Verb::Bench(args) => {
+            interrupt::note_signals()?;
+            bench::bench(gateway::find_binary(tombolo)?, args, json)?;
+        }
         Verb::Emulator { .. } => return emulator(json),
         Verb::Inner(InnerVerb::Wan { plan, socket }) => verb::inner::wan(&plan, &socket)?,
         Verb::Inner(InnerVerb::Client) => verb::inner::client()?,
