@@ -260,6 +260,8 @@ fn namespaces_come_up_with_nat_and_delay_and_leave_nothing_also_after_kill_9() {
     let account: Value = serde_json::from_str(&bed.good(&load)).unwrap();
     assert_eq!(account["ok"], 50, "{account}");
     assert!(account["latency_ms"]["p50"].as_f64().unwrap() >= 40.0, "the delay is on the path: {account}");
+    bed.good(&["fault", "kill", "west/endpoint/1"]);
+    assert!(bed.good(&["fault", "restart", "west/endpoint/1"]).contains("Endpoint(1)"), "it had ended");
     bed.good(&["fault", "rebind", "east"]);
     let account: Value = serde_json::from_str(&bed.good(&load)).unwrap();
     assert_eq!(account["issued"], 50);
@@ -341,6 +343,11 @@ fn links_change_by_schedule_and_back() {
     until(["0%", "5ms"], true);
     bed.good(&["fault", "partition", "east", "west", "--after", "200ms", "--for", "500ms"]);
     until(["0%", "5ms"], false);
+    until(["0%", "5ms"], true);
+    bed.good(&["fault", "partition", "east", "west"]);
+    bed.good(&["fault", "link", "east", "west", "--loss", "3%", "--for", "500ms"]);
+    bed.good(&["fault", "heal", "east", "west"]);
+    until(["3%", "5ms"], true);
     until(["0%", "5ms"], true);
     let output = bed.run(&["fault", "block", "east", "west"]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("--backend netns"));

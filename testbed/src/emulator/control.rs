@@ -25,7 +25,7 @@ const LINE: u64 = 64 * 1024;
 pub(crate) enum Request {
     /// All links with their counts.
     Status,
-    /// Sets one direction.
+    /// Sets one direction, but not whether it is up.
     Shape { from: String, to: String, shape: Shape },
     /// Cuts or mends one direction and leaves its shape.
     Cut { from: String, to: String, cut: bool },

@@ -256,8 +256,10 @@ impl<M: Medium> Engine<M> {
             Request::Status => return Ok(self.status()),
             Request::Shape { from, to, shape } => {
                 let (from, to) = (self.cluster(&from)?, self.cluster(&to)?);
-                self.link(from, to).reshape(shape);
-                self.medium.changed(from, to, &shape);
+                let link = self.link(from, to);
+                // Of two things that are done to a link at a time, one must not end the other.
+                let shape = Shape { up: link.shape().up, ..shape };
+                link.reshape(shape);
             }
             Request::Cut { from, to, cut } => {
                 let (from, to) = (self.cluster(&from)?, self.cluster(&to)?);

@@ -237,6 +237,7 @@ pub(crate) fn restore(standing: &mut Standing) -> Result<()> {
         for (other, to) in clusters.iter().enumerate().filter(|(other, _)| *other != index) {
             if standing.wan().shape(&from.name, &to.name)? != shape {
                 let (from, to) = (from.name.clone(), to.name.clone());
+                standing.wan().ask(&Request::Cut { from: from.clone(), to: to.clone(), cut: !shape.up })?;
                 standing.wan().ask(&Request::Shape { from, to, shape })?;
             }
             if blocked {

@@ -8,7 +8,7 @@ use crate::{
     fault::{Block, Fault, Target},
     gateway,
     ground::ground,
-    process::{Member, Role},
+    process::{Identity, Member, Role},
     quantity::Span,
     standing::Standing,
 };
@@ -107,13 +107,18 @@ fn hit(standing: &Standing, target: &Target) -> Result<Vec<usize>> {
 }
 
 fn signal(standing: &Standing, target: &Target, signal: Signal) -> Result<String> {
-    let mut names = Vec::new();
+    let (mut names, mut hurt) = (Vec::new(), Vec::new());
     for at in hit(standing, target)? {
         let member = &standing.members[at];
         let identity = member.identity.context("a process that was never started")?;
         if identity.signal(signal)? {
             names.push(format!("{} {:?} (pid {})", member.cluster, member.role, identity.pid));
+            hurt.push(identity);
         }
+    }
+    if signal == Signal::SIGKILL {
+        // One that is still dying would be found alive by a restart that follows at once.
+        hurt.into_iter().try_for_each(Identity::kill)?;
     }
     ensure!(!names.is_empty(), "nothing of {target} runs");
     Ok(format!("{signal} to {}", names.join(", ")))
