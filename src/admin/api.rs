@@ -10,7 +10,9 @@ use crate::model::{
     ids::{ClusterId, GatewayId, Locality, ServiceName, Timestamp, TrustDomain},
 };
 
-pub use super::api_trust::{CaStatus, PeerWish, RootAck, RootStatus, Verification, VerifiedRoots};
+pub use super::api_trust::{
+    AuthzExplanation, CaStatus, GateDecision, PeerWish, RootAck, RootStatus, Verification, VerifiedRoots,
+};
 
 /// The schema of an object of this API.
 #[must_use]

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::ids::{ClusterId, Timestamp, TrustDomain};
+use crate::model::ids::{ClusterId, ServiceName, Timestamp, TrustDomain};
 
 /// `POST /v1/peers/ID/ACTION`: pause, resume, remove, revoke, forget, approve.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -40,6 +40,40 @@ pub struct VerifiedRoots {
     pub sequence: u64,
     /// First bytes of each root's key digest, newest last.
     pub fingerprints: Vec<String>,
+}
+
+/// `GET /v1/authz?from=&to=`: what each gate says of a caller and a service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct AuthzExplanation {
+    /// `tombolo/v1/authz`.
+    pub schema: String,
+    /// The caller.
+    pub from: String,
+    /// The service.
+    pub to: ServiceName,
+    /// Whether this side allows it.
+    pub allowed: bool,
+    /// Every gate that was asked, in the order a connection passes them.
+    pub gates: Vec<GateDecision>,
+}
+
+/// What one gate says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct GateDecision {
+    /// egress, import, export or grant.
+    pub gate: String,
+    /// The cluster that decides.
+    pub side: ClusterId,
+    /// The cluster it is about.
+    pub cluster: ClusterId,
+    /// Its answer; absent when only the other side knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<bool>,
+    /// The rule it comes from.
+    pub reason: String,
+    /// What grants in audit mode would say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub audit: Option<bool>,
 }
 
 /// `GET /v1/ca`, and the answer to `POST /v1/ca/rotate`: this cluster's roots, and how far a rotation is.

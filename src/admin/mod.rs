@@ -6,6 +6,7 @@
 
 pub mod api;
 mod api_trust;
+mod authz;
 mod ca;
 mod exports;
 mod health;

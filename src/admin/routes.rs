@@ -14,10 +14,10 @@ use serde::Deserialize;
 use super::{
     Parts,
     api::{
-        CaStatus, Done, EventStatus, Events, Explanation, NewToken, PeerWish, Peers, Resolution, Services,
-        Status, TokenWish, Tokens, schema,
+        AuthzExplanation, CaStatus, Done, EventStatus, Events, Explanation, NewToken, PeerWish, Peers,
+        Resolution, Services, Status, TokenWish, Tokens, schema,
     },
-    ca, exports, join,
+    authz, ca, exports, join,
     peers::{self, Moment},
     refusal::{self, Refused, no_such_method, no_such_path, service},
     resolve, services, status, tokens,
@@ -35,6 +35,7 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/v1/status", get(show_status))
         .route("/v1/peers", get(show_peers))
         .route("/v1/peers/{id}/{action}", post(act_on_peer))
+        .route("/v1/authz", get(explain_authz))
         .route("/v1/ca", get(show_ca))
         .route("/v1/ca/rotate", post(rotate_ca))
         .route("/v1/services", get(show_services))
@@ -56,6 +57,14 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
 #[serde(deny_unknown_fields)]
 struct Named {
     name: String,
+}
+
+/// `?from=&to=`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FromTo {
+    from: String,
+    to: String,
 }
 
 /// `?after=`: the number of the last event that is known already.
@@ -98,6 +107,12 @@ async fn act_on_peer(
     let wish: PeerWish = refusal::body(request).await?;
     let text = (parts.act)(peer.cluster.clone(), verb, wish.force).await?;
     Ok(Json(Done { schema: schema("done"), text, unconfirmed: Vec::new() }).into_response())
+}
+
+async fn explain_authz(State(parts): Shared, uri: Uri) -> Result<Json<AuthzExplanation>, Refused> {
+    let asked: FromTo = refusal::query(&uri)?;
+    let name = service(&asked.to, (parts.zone)().zone().as_str())?;
+    Ok(Json(authz::explain(&parts, &asked.from, name)?))
 }
 
 async fn show_ca(State(parts): Shared) -> Json<CaStatus> {

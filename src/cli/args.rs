@@ -77,6 +77,9 @@ pub enum Verb {
     /// Pause, remove, revoke, approve or verify a peer
     #[command(subcommand)]
     Peer(PeerVerb),
+    /// Say which rules let a caller reach a service, or keep it from it
+    #[command(subcommand)]
+    Authz(AuthzVerb),
     /// Show or rotate this cluster's root
     #[command(subcommand)]
     Ca(CaVerb),
@@ -231,6 +234,20 @@ pub enum PeerVerb {
     Verify(PeerArg),
     /// Join a known peer again with its new roots, and keep its id
     ReTrust(JoinArgs),
+}
+
+/// `tombolo authz`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum AuthzVerb {
+    /// Print the deciding rule of every gate on this side
+    Explain {
+        /// The caller: a SPIFFE ID, or a path below this trust domain as ns/shop/sa/cart
+        #[arg(long, value_name = "ID")]
+        from: String,
+        /// The service: NAME, NAME.NAMESPACE or NAMESPACE/NAME
+        #[arg(long, value_name = "SVC")]
+        to: String,
+    },
 }
 
 /// `tombolo ca`.

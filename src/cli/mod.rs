@@ -78,6 +78,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<(), Problem> {
         Verb::Status => verbs::status(shared, printer).await,
         Verb::Peers { name } => verbs::peers(name.as_ref(), shared, printer).await,
         Verb::Peer(verb) => peer::run(&verb, shared, printer).await,
+        Verb::Authz(args::AuthzVerb::Explain { from, to }) => peer::authz(&from, &to, shared, printer).await,
         Verb::Ca(verb) => ca::run(verb, shared, printer).await,
         Verb::Services { name } => verbs::services(name.as_deref(), shared, printer).await,
         Verb::Export(args) => verbs::export(&args, shared, printer).await,

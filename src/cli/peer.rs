@@ -1,14 +1,14 @@
-//! `tombolo peer VERB`: asks the gateway, and says what was done.
+//! `tombolo peer VERB` and `authz explain`: ask the gateway, and say what it answered.
 
 use super::{
     args::{PeerVerb, SharedArgs},
-    client::{Client, REQUEST_TIMEOUT},
+    client::{Client, REQUEST_TIMEOUT, encoded},
     join,
     output::{Printer, not_understood},
     render, verbs,
 };
 use crate::{
-    admin::api::{PeerWish, Verification},
+    admin::api::{AuthzExplanation, PeerWish, Verification},
     model::{code::Problem, ids::ClusterId},
 };
 
@@ -27,6 +27,21 @@ pub(super) async fn run(verb: &PeerVerb, shared: &SharedArgs, printer: Printer) 
     let client = Client::find(shared, REQUEST_TIMEOUT).await?;
     let body = client.post(&format!("/v1/peers/{peer}/{action}"), &PeerWish { force }).await?;
     verbs::done(&body, printer)
+}
+
+/// `tombolo authz explain`.
+pub(super) async fn authz(
+    from: &str,
+    to: &str,
+    shared: &SharedArgs,
+    printer: Printer,
+) -> Result<(), Problem> {
+    let client = Client::find(shared, REQUEST_TIMEOUT).await?;
+    let body = client.get(&format!("/v1/authz?from={}&to={}", encoded(from), encoded(to))).await?;
+    printer.body(&body, |style| {
+        let found: AuthzExplanation = serde_json::from_str(&body).map_err(not_understood)?;
+        Ok(render::authz(&found, style))
+    })
 }
 
 async fn verify(peer: &ClusterId, shared: &SharedArgs, printer: Printer) -> Result<(), Problem> {

@@ -45,7 +45,8 @@ pub(super) enum Form {
 }
 
 /// Sections that may appear many times, `[[export]]`; the others appear once.
-pub(super) const REPEATED: &[&str] = &["export", "export.port", "grant", "import", "failover", "caller"];
+pub(super) const REPEATED: &[&str] =
+    &["export", "export.port", "grant", "guardrail", "egress", "import", "failover", "caller"];
 /// Sections in the order in which people read them.
 pub(super) const SECTIONS: &[&str] = &[
     "",
@@ -57,13 +58,25 @@ pub(super) const SECTIONS: &[&str] = &[
     "export",
     "export.port",
     "grant",
+    "guardrail",
+    "egress",
     "import",
     "failover",
     "caller",
 ];
 /// Keys that a running gateway takes over on reload; all others need a restart.
-pub(super) const RELOADED: &[&str] =
-    &["auto_approve", "caller", "default_grant", "export", "failover", "grant", "import", "introductions"];
+pub(super) const RELOADED: &[&str] = &[
+    "auto_approve",
+    "caller",
+    "default_grant",
+    "egress",
+    "export",
+    "failover",
+    "grant",
+    "guardrail",
+    "import",
+    "introductions",
+];
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -156,6 +169,10 @@ pub(super) const KEYS: &[Key] = &[
     key("grant", "peers", List, "patterns of cluster ids"),
     key("grant", "callers", List, "patterns of SPIFFE IDs; empty: every caller of those peers"),
     key("grant", "mode", Choice(&["enforce", "audit"]), "decide, or only report"),
+    key("guardrail", "exports", List, "NAMESPACE/NAME patterns of exports that no grant gives away"),
+    key("guardrail", "peers", List, "patterns of the cluster ids that never get them"),
+    key("egress", "names", List, "NAMESPACE/NAME patterns"),
+    key("egress", "callers", List, "who here may call them: SPIFFE IDs, or paths as ns/shop/sa/*"),
     key("import", "names", List, "NAMESPACE/NAME patterns"),
     key("import", "peers", List, "patterns of cluster ids"),
     key("import", "action", Choice(&["allow", "refuse"]), "take the names, or leave them out"),

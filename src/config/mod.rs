@@ -29,7 +29,8 @@ pub use export::{ExportFlags, ExportSpec, PortSpec};
 pub use load::{FileText, Overrides};
 pub use reference::reference_page;
 pub use sections::{
-    Advertise, Affinity, Caller, Empty, Failover, Grant, Import, ImportAction, Limits, Listen, Lives, Names,
+    Advertise, Affinity, Caller, Egress, Empty, Failover, Grant, Guardrail, Import, ImportAction, Limits,
+    Listen, Lives, Names,
 };
 
 /// All settings of a gateway. Every key has a default, so the file may be empty.
@@ -66,6 +67,12 @@ pub struct Config {
     /// Who may use which export.
     #[serde(rename = "grant", skip_serializing_if = "Vec::is_empty")]
     pub grants: Vec<Grant>,
+    /// What no grant gives away.
+    #[serde(rename = "guardrail", skip_serializing_if = "Vec::is_empty")]
+    pub guardrails: Vec<Guardrail>,
+    /// Who on this side may call what.
+    #[serde(rename = "egress", skip_serializing_if = "Vec::is_empty")]
+    pub egress: Vec<Egress>,
     /// Which names are taken from whom.
     #[serde(rename = "import", skip_serializing_if = "Vec::is_empty")]
     pub imports: Vec<Import>,
@@ -96,6 +103,8 @@ impl Default for Config {
             limits: Limits::default(),
             exports: Vec::new(),
             grants: Vec::new(),
+            guardrails: Vec::new(),
+            egress: Vec::new(),
             imports: Vec::new(),
             failovers: Vec::new(),
             callers: Vec::new(),

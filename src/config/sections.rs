@@ -197,6 +197,27 @@ pub struct Grant {
     pub mode: GrantMode,
 }
 
+/// `[[guardrail]]`: what no grant gives away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Guardrail {
+    /// `NAMESPACE/NAME` patterns of exports.
+    pub exports: Vec<String>,
+    /// Patterns of the cluster ids that never get them.
+    #[serde(default = "everybody")]
+    pub peers: Vec<String>,
+}
+
+/// `[[egress]]`: who on this side may call a name of the clusterset.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Egress {
+    /// `NAMESPACE/NAME` patterns.
+    pub names: Vec<String>,
+    /// Patterns of SPIFFE IDs, or of their paths below this cluster's trust domain.
+    pub callers: Vec<String>,
+}
+
 /// What an import rule does with a name.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

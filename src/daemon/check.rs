@@ -26,9 +26,8 @@ const SOCKET: &str = "gateways/gw-00000000/admin.sock";
 /// # Errors
 /// A [`Problem`] of the 10xx, or [`Code::STATE_PATH_TOO_LONG`]. Nothing was changed.
 pub fn check(config: &Config, net: &dyn Net, state: &Path) -> Result<(), Problem> {
-    settings::settings(config)?;
     let anybody = TrustDomain::parse("any.tombolo").expect("a well-formed trust domain");
-    settings::callers(config, &anybody)?;
+    settings::settings(config, &anybody)?;
     ZoneName::parse(&config.names.zone)
         .map_err(|error| Problem::new(Code::CONFIG_VALUE_INVALID, format!("names.zone: {error}")))?;
     for spec in &config.exports {

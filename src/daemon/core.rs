@@ -148,7 +148,7 @@ impl Core {
         let (links, arrivals) = opened.inspect_err(|_| ground.tasks.shutdown().stop("not started"))?;
         let ours = ground.ours(&links, &interfaces);
         let peers = ground.start_peers(&links, ours.clone(), arrivals);
-        let proxy = ground.start_proxy(&links, inbound, open_files)?;
+        let proxy = ground.start_proxy(&links, inbound, open_files);
         ground.renew_svid();
         let rotation = ground.rotate_roots();
         let Ground { config, home, net, clock, tasks, shards, store, ledger, .. } = ground;
@@ -268,16 +268,15 @@ impl Ground {
         })
     }
 
-    fn start_proxy(&self, links: &Links, inbound: proxy::Inbound, open_files: u64) -> Result<Proxy, Problem> {
-        Ok(Proxy::start(proxy::Parts {
+    fn start_proxy(&self, links: &Links, inbound: proxy::Inbound, open_files: u64) -> Proxy {
+        Proxy::start(proxy::Parts {
             inbound,
             state: self.store.watch(),
             policies: policies(&self.store),
             links: links.clone(),
             shards: self.shards.clone(),
-            callers: settings::callers(&self.config, self.security.identity.trust_domain())?,
             open_files,
-        }))
+        })
     }
 
     fn renew_svid(&self) {
@@ -344,7 +343,7 @@ async fn open_store(
         gateway: home.gateway.clone(),
         locality: config.locality.clone(),
     };
-    let rules = settings::settings(config)?;
+    let rules = settings::settings(config, &me.trust_domain)?;
     let held =
         store::held_block(&home.persist, &home.folder()).map_err(|error| super::home::problem(&error))?;
     let block = names::claim_block(net, config.names.virtual_ips, held)?;

@@ -14,7 +14,7 @@ pub(super) async fn apply(core: &Core, config: Config) -> Result<Vec<String>, Pr
     let refused = |problem: Problem| {
         Problem::new(Code::RELOAD_REFUSED, problem.message.clone()).with_fix(problem.fix.clone())
     };
-    let rules = settings::settings(&config).map_err(refused)?;
+    let rules = settings::settings(&config, core.ours.identity.trust_domain()).map_err(refused)?;
     let mut events = exports::events(&config, &core.store.state(), &core.clock).map_err(refused)?;
     events.push(Event::Settings(rules));
     events.push(Event::Locality(config.locality.clone()));

@@ -7,10 +7,11 @@ use crate::{
     model::{
         code::{Code, Problem},
         failover::{Affinity, FailoverPolicy},
-        ids::{ClusterId, SpiffeId, TrustDomain},
+        ids::{ClusterId, ServiceName, SpiffeId, TrustDomain},
         introduction::Introductions,
         policy::{
-            CallerPattern, Grant, Grants, ImportAction, ImportRule, NamePattern, PatternError, PeerPattern,
+            CallerPattern, EgressRule, Grant, Grants, Guardrail, ImportAction, ImportRule, NamePattern,
+            PatternError, PeerPattern, is_reserved,
         },
         replication::Quotas,
         state::{FailoverRule, Settings},
@@ -21,7 +22,7 @@ use crate::{
 ///
 /// # Errors
 /// [`Code::CONFIG_VALUE_INVALID`] names what cannot be read, [`Code::SETTING_NOT_SERVED`] what this release does not do.
-pub(super) fn settings(config: &Config) -> Result<Settings, Problem> {
+pub(super) fn settings(config: &Config, domain: &TrustDomain) -> Result<Settings, Problem> {
     let grants = config.grants.iter().map(grant).collect::<Result<_, _>>()?;
     if let Some(wrong) =
         config.auto_approve.iter().find(|name| *name != ISSUER && ClusterId::parse(name).is_err())
@@ -29,7 +30,13 @@ pub(super) fn settings(config: &Config) -> Result<Settings, Problem> {
         return Err(value("auto_approve", format!("{wrong:?} is neither {ISSUER} nor a cluster id")));
     }
     Ok(Settings {
-        grants: Grants { default: config.default_grant, grants },
+        grants: Grants {
+            default: config.default_grant,
+            grants,
+            guardrails: config.guardrails.iter().map(guardrail).collect::<Result<_, _>>()?,
+        },
+        egress: config.egress.iter().map(|rule| egress(rule, domain)).collect::<Result<_, _>>()?,
+        callers: callers(config, domain)?,
         imports: config.imports.iter().map(import).collect::<Result<_, _>>()?,
         introductions: config.introductions == Introductions::Ask,
         auto_approve: config.auto_approve.clone(),
@@ -63,21 +70,50 @@ fn grant(grant: &config::Grant) -> Result<Grant, Problem> {
 }
 
 fn import(import: &config::Import) -> Result<ImportRule, Problem> {
-    if !import.alias.is_empty() {
-        return Err(not_served("an import's `alias`"));
-    }
-    if !import.merge {
-        return Err(not_served("an import's `merge = false`"));
-    }
+    let names = patterns("import.names", &import.names, NamePattern::parse)?;
+    let alias = alias(import, &names)?;
     Ok(ImportRule {
-        names: patterns("import.names", &import.names, NamePattern::parse)?,
+        names,
         peers: patterns("import.peers", &import.peers, PeerPattern::parse)?,
         action: match import.action {
             config::ImportAction::Allow => ImportAction::Allow,
             config::ImportAction::Refuse => ImportAction::Deny,
         },
-        alias: None,
-        merge: true,
+        alias,
+        merge: import.merge,
+    })
+}
+
+/// An alias stands for one name: a pattern would make one service of many.
+fn alias(import: &config::Import, names: &[NamePattern]) -> Result<Option<ServiceName>, Problem> {
+    if import.alias.is_empty() {
+        return Ok(None);
+    }
+    let alias = ServiceName::parse(&import.alias).map_err(|error| value("import.alias", error))?;
+    if is_reserved(&alias) {
+        return Err(value("import.alias", format!("{alias} is a reserved name")));
+    }
+    match names {
+        [one] if one.literal().is_some() => Ok(Some(alias)),
+        _ => Err(value("import.alias", "stands for exactly one name, without a star, in `names`")),
+    }
+}
+
+fn guardrail(rule: &config::Guardrail) -> Result<Guardrail, Problem> {
+    Ok(Guardrail {
+        exports: patterns("guardrail.exports", &rule.exports, NamePattern::parse)?,
+        peers: patterns("guardrail.peers", &rule.peers, PeerPattern::parse)?,
+    })
+}
+
+fn egress(rule: &config::Egress, domain: &TrustDomain) -> Result<EgressRule, Problem> {
+    let caller = |text: &str| match text.strip_prefix("spiffe://") {
+        Some(_) => CallerPattern::parse(text),
+        None => CallerPattern::parse(&format!("spiffe://{domain}/{text}")),
+    };
+    Ok(EgressRule {
+        names: patterns("egress.names", &rule.names, NamePattern::parse)?,
+        callers: patterns("egress.callers", &rule.callers, caller)?,
     })
 }
 
@@ -128,7 +164,7 @@ pub(super) fn check_limits(config: &Config) -> Result<(), Problem> {
 }
 
 /// Who clients are by their address; the first entry that matches counts.
-pub(super) fn callers(config: &Config, domain: &TrustDomain) -> Result<Vec<(IpNet, SpiffeId)>, Problem> {
+fn callers(config: &Config, domain: &TrustDomain) -> Result<Vec<(IpNet, SpiffeId)>, Problem> {
     let caller = |caller: &config::Caller| {
         let id = SpiffeId::parse(&format!("spiffe://{domain}/{}", caller.identity));
         Ok((caller.source, id.map_err(|error| value("caller.identity", error))?))
@@ -169,9 +205,10 @@ mod tests {
     #[test]
     fn rules_are_read_or_refused_by_their_key() {
         let approving = |name: &str| Config { auto_approve: vec![name.to_owned()], ..Config::default() };
+        let domain = TrustDomain::parse("east.test").expect("a domain");
         let mut config = approving("Not A Cluster");
-        assert_eq!(settings(&config).expect_err("refused").code, Code::CONFIG_VALUE_INVALID);
+        assert_eq!(settings(&config, &domain).expect_err("refused").code, Code::CONFIG_VALUE_INVALID);
         config.auto_approve = vec![ISSUER.to_owned(), "west".to_owned()];
-        assert!(settings(&config).is_ok());
+        assert!(settings(&config, &domain).is_ok());
     }
 }

@@ -40,7 +40,6 @@ use crate::{
         ids::{ExportId, SpiffeId},
         limits::{CONNECTIONS_MAX, HEADER_TIMEOUT, STREAM_HEADER_BYTES_MAX},
         open::Origin,
-        policy::PeerView,
         state::State,
     },
     net::Net,
@@ -217,14 +216,14 @@ fn granted(
     };
     let caller = SpiffeId::parse(&header.caller).map_err(|error| unknown(&error))?;
     let id = ExportId::from_slice(&header.export_id).map_err(|error| unknown(&error))?;
-    let peer = state.peers.get(cluster).ok_or_else(|| unknown(&"no such peer"))?;
-    if peer.trust_domain != *lane.identity().trust_domain() {
-        return Err(unknown(&"the peer has another trust domain now"));
-    }
     let name = site.index.name(cluster, id).ok_or_else(|| unknown(&"no such export"))?;
     let export = state.exports.get(&name).ok_or_else(|| unknown(&"no such export any more"))?;
-    let view = PeerView { cluster, trust_domain: &peer.trust_domain, approved: peer.serves() };
-    let decision = state.settings.grants.callable(&name, view, &caller);
+    let decision = state.may_reach(cluster, lane.identity().trust_domain(), &name, &caller);
+    if decision.audit.is_some_and(|would| would != decision.allowed) {
+        tracing::info!(peer = %cluster, %caller, export = %name, "a grant in audit mode would decide otherwise");
+        let (service, cluster) = (name.clone(), Some(cluster.clone()));
+        site.ledger.count(Proxied { service, cluster, result: "audit" });
+    }
     if decision.allowed { Ok(export.clone()) } else { Err(unknown(&decision.reason)) }
 }
 

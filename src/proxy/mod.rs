@@ -23,7 +23,6 @@ use std::{
     time::Duration,
 };
 
-use ipnet::IpNet;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -57,8 +56,6 @@ pub struct Parts {
     pub links: Links,
     /// The data runtimes.
     pub shards: Shards,
-    /// Who clients are, by address; the first that matches counts.
-    pub callers: Vec<(IpNet, SpiffeId)>,
     /// Where connections go.
     pub policies: Policies,
     /// Files this process may open; half of them may be listeners.
@@ -67,7 +64,7 @@ pub struct Parts {
 
 impl fmt::Debug for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Parts").field("callers", &self.callers).finish_non_exhaustive()
+        f.debug_struct("Parts").finish_non_exhaustive()
     }
 }
 
@@ -107,13 +104,13 @@ impl Proxy {
     /// Begins to listen for clients.
     #[must_use]
     pub fn start(parts: Parts) -> Self {
-        let Parts { inbound, state, links, shards, callers, policies, open_files } = parts;
+        let Parts { inbound, state, links, shards, policies, open_files } = parts;
         let unknown = unknown_caller(&inbound);
         let site = inbound.0;
         let tasks = site.tasks.clone();
         tasks.spawn("link health", health::run(site.clone(), links.clone()));
         let planner = Planner { site, links, policies };
-        let outbound = Arc::new(Outbound { planner, shards, callers, unknown });
+        let outbound = Arc::new(Outbound { planner, shards, unknown });
         let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
         let listeners = Listeners::new(outbound.clone(), state, open_files);
         tasks.spawn("listeners", listeners.run(stop.clone(), closed.clone()));

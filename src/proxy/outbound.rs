@@ -9,7 +9,6 @@ use std::{
 
 use bytes::Bytes;
 use federation_proto::v1;
-use ipnet::IpNet;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::timeout,
@@ -33,6 +32,7 @@ use crate::{
         limits::{FIRST_BYTES_WAIT, OPEN_TIMEOUT},
         open::{Origin, ResetReason, may_write_first_bytes},
         outlier::{Admission, OutlierKey},
+        state::State,
     },
     net::BoxFuture,
     supervise::Shards,
@@ -42,7 +42,6 @@ use crate::{
 pub(super) struct Outbound {
     pub(super) planner: Planner,
     pub(super) shards: Shards,
-    pub(super) callers: Vec<(IpNet, SpiffeId)>,
     /// Who a client is whose address says nothing.
     pub(super) unknown: SpiffeId,
 }
@@ -76,6 +75,10 @@ impl Outbound {
     async fn open_and_pump(&self, visitor: Visitor, chosen: VecDeque<Chosen>) {
         let site = &self.planner.site;
         let Visitor { tcp, from, shard, route, planned, permit } = visitor;
+        if !self.lets_out(&route, from) {
+            // Dropped, its connection is reset.
+            return;
+        }
         let mut client = Client::new(tcp);
         if !client.take_what_is_there() {
             // A server may be the one that speaks first: nobody waits for long.
@@ -169,9 +172,20 @@ impl Outbound {
         }
     }
 
-    fn caller(&self, from: IpAddr) -> &SpiffeId {
-        let named = self.callers.iter().find(|(source, _)| source.contains(&from));
+    fn caller<'a>(&'a self, state: &'a State, from: IpAddr) -> &'a SpiffeId {
+        let named = state.settings.callers.iter().find(|(source, _)| source.contains(&from));
         named.map_or(&self.unknown, |(_, identity)| identity)
+    }
+
+    /// Whether the egress rules let this client call.
+    fn lets_out(&self, route: &Route, from: IpAddr) -> bool {
+        let state = self.planner.site.state.load();
+        let decision = state.may_call_out(&route.service, self.caller(&state, from));
+        if !decision.allowed {
+            tracing::debug!(service = %route.service, %from, reason = %decision.reason, "client not let out");
+            self.count(route, None, "policy");
+        }
+        decision.allowed
     }
 }
 
@@ -287,7 +301,7 @@ impl Launcher<'_> {
                 let header = v1::StreamHeader {
                     export_id: part.export_id.0.to_vec(),
                     port: self.route.port.into(),
-                    caller: self.outbound.caller(self.from).to_string(),
+                    caller: self.outbound.caller(&planner.site.state.load(), self.from).to_string(),
                     affinity: Vec::new(),
                     deadline_ms: u32::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
                     traceparent: String::new(),

@@ -64,7 +64,7 @@ fn change_grants(world: &mut World, victim: usize) {
             ..Grant::default()
         });
     }
-    world.clusters[victim].grants = Grants { default, grants };
+    world.clusters[victim].grants = Grants { default, grants, guardrails: Vec::new() };
     world.policy_changed(victim);
 }
 

@@ -3,6 +3,7 @@
 //! Every state is shown with its age and its cause; what a person should look at comes last, behind a `!`.
 //! Nothing here prints.
 
+mod authz;
 mod ca;
 mod code;
 mod explanation;
@@ -17,6 +18,7 @@ mod words;
 mod tests;
 
 pub(crate) use self::{
+    authz::authz,
     ca::{ca, ca_line},
     code::code,
     explanation::explanation,

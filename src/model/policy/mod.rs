@@ -5,6 +5,7 @@
 //! matches (A6). Every decision carries its reason, for `explain`. That a caller's identity is proven is the
 //! proxy's matter; that a peer is who it says, the verifier's.
 
+mod consumer;
 mod pattern;
 
 #[cfg(test)]
@@ -15,6 +16,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::ids::{ClusterId, ServiceName, SpiffeId, TrustDomain};
+pub use consumer::{
+    EgressRule, Import, ImportAction, ImportRule, aliases_of, may_call_out, may_import, sources_of,
+};
 pub use pattern::{CallerPattern, NamePattern, PatternError, PeerPattern};
 
 /// Namespaces whose services are never exported or imported.
@@ -63,6 +67,8 @@ pub enum Reason {
     Reserved,
     /// Nothing stands against exporting it.
     Exported,
+    /// Nothing of that name is exported.
+    NotExported,
     /// The peer was introduced and waits for approval.
     NotApproved,
     /// No grant selects the export; `default_grant = "clusterset"` lets every member have it.
@@ -85,6 +91,14 @@ pub enum Reason {
     ImportRefused(usize),
     /// Import rules allow the name, this one first, and none of them from this peer.
     PeerNotImported(usize),
+    /// This guardrail keeps the export from the peer, whatever grants say.
+    Guardrail(usize),
+    /// No egress rule selects the name; every caller of this cluster may call it.
+    DefaultEgress,
+    /// This egress rule names the caller.
+    EgressRule(usize),
+    /// Egress rules select the name, this one first, and none of them names the caller.
+    CallerNotLetOut(usize),
 }
 
 impl fmt::Display for Reason {
@@ -92,7 +106,8 @@ impl fmt::Display for Reason {
         match self {
             Self::Reserved => f.write_str("the name is reserved"),
             Self::Exported => f.write_str("it is exported"),
-            Self::NotApproved => f.write_str("the peer was introduced and is not approved"),
+            Self::NotExported => f.write_str("it is not exported"),
+            Self::NotApproved => f.write_str("the peer is not approved, or is paused"),
             Self::DefaultClusterset => f.write_str("no grant selects it, and every member may by default"),
             Self::DefaultNone => f.write_str("no grant selects it, and none is the default"),
             Self::Grant(rule) => write!(f, "grant {rule} allows it"),
@@ -104,6 +119,14 @@ impl fmt::Display for Reason {
             }
             Self::ImportRule(rule) => write!(f, "import rule {rule} allows it"),
             Self::ImportRefused(rule) => write!(f, "import rule {rule} refuses it"),
+            Self::Guardrail(rule) => write!(f, "guardrail {rule} keeps it from the peer"),
+            Self::DefaultEgress => {
+                f.write_str("no egress rule selects it, and every caller here may call it")
+            }
+            Self::EgressRule(rule) => write!(f, "egress rule {rule} allows it"),
+            Self::CallerNotLetOut(rule) => {
+                write!(f, "egress rule {rule} selects it and does not name the caller")
+            }
             Self::PeerNotImported(rule) => {
                 write!(f, "import rule {rule} takes the name, but not from this peer")
             }
@@ -168,6 +191,17 @@ pub struct Grants {
     pub default: DefaultGrant,
     /// In the order of the config file; their order decides nothing.
     pub grants: Vec<Grant>,
+    /// What no grant gives away (A5).
+    pub guardrails: Vec<Guardrail>,
+}
+
+/// One `[[guardrail]]`: these exports are never for these peers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Guardrail {
+    /// The exports it selects.
+    pub exports: Vec<NamePattern>,
+    /// Who never gets them.
+    pub peers: Vec<PeerPattern>,
 }
 
 impl Grants {
@@ -193,6 +227,13 @@ impl Grants {
         }
         if !peer.approved {
             return Decision::refuse(Reason::NotApproved);
+        }
+        let kept = self.guardrails.iter().position(|rule| {
+            rule.exports.iter().any(|pattern| pattern.matches(name))
+                && rule.peers.iter().any(|pattern| pattern.matches(peer.cluster))
+        });
+        if let Some(at) = kept {
+            return Decision::refuse(Reason::Guardrail(at + 1));
         }
         let ask = |mode| self.selected(mode, name, peer, caller);
         let mut decision = ask(GrantMode::Enforce).unwrap_or_else(|| match self.default {
@@ -233,77 +274,5 @@ impl Grants {
             (None, None) => return None,
         };
         Some(Decision::refuse(reason))
-    }
-}
-
-/// What an import rule does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ImportAction {
-    /// Take these names from these peers; the names are then taken from no others.
-    Allow,
-    /// Never take them.
-    Deny,
-}
-
-/// One `[[import]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ImportRule {
-    /// The names it selects.
-    pub names: Vec<NamePattern>,
-    /// The peers it is about.
-    pub peers: Vec<PeerPattern>,
-    /// What it does.
-    pub action: ImportAction,
-    /// The name under which they appear here.
-    pub alias: Option<ServiceName>,
-    /// Whether they merge with other clusters' exports of that name.
-    pub merge: bool,
-}
-
-/// How an export of a peer appears here.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Import<'a> {
-    /// Whether it does, and why.
-    pub decision: Decision,
-    /// Under which name, when not its own.
-    pub alias: Option<&'a ServiceName>,
-    /// Whether it merges with others of that name.
-    pub merge: bool,
-}
-
-/// Whether a peer's export becomes an import here. A denial counts before any allowance, whatever their
-/// order; a name that no rule selects is taken from every member.
-#[must_use]
-pub fn may_import<'a>(rules: &'a [ImportRule], name: &ServiceName, peer: &ClusterId) -> Import<'a> {
-    let plain = |decision| Import { decision, alias: None, merge: true };
-    if is_reserved(name) {
-        return plain(Decision::refuse(Reason::Reserved));
-    }
-    let (mut first_allow, mut allowed) = (None, None);
-    for (at, rule) in rules.iter().enumerate() {
-        if !rule.names.iter().any(|pattern| pattern.matches(name)) {
-            continue;
-        }
-        let of_peer = rule.peers.iter().any(|pattern| pattern.matches(peer));
-        match rule.action {
-            ImportAction::Deny if of_peer => return plain(Decision::refuse(Reason::ImportRefused(at + 1))),
-            ImportAction::Deny => {}
-            ImportAction::Allow => {
-                first_allow.get_or_insert(at + 1);
-                if of_peer {
-                    allowed.get_or_insert((at + 1, rule));
-                }
-            }
-        }
-    }
-    match (allowed, first_allow) {
-        (Some((number, rule)), _) => Import {
-            decision: Decision::allow(Reason::ImportRule(number)),
-            alias: rule.alias.as_ref(),
-            merge: rule.merge,
-        },
-        (None, Some(number)) => plain(Decision::refuse(Reason::PeerNotImported(number))),
-        (None, None) => plain(Decision::allow(Reason::DefaultImport)),
     }
 }

@@ -103,6 +103,17 @@ impl NamePattern {
         Ok(Self { namespace: Segment::parse(text, namespace)?, name: Segment::parse(text, name)? })
     }
 
+    /// The one name it selects, if it has no star.
+    #[must_use]
+    pub fn literal(&self) -> Option<ServiceName> {
+        match (&self.namespace, &self.name) {
+            (Segment::Exactly(namespace), Segment::Exactly(name)) => {
+                Some(ServiceName { namespace: namespace.clone(), name: name.clone() })
+            }
+            _ => None,
+        }
+    }
+
     /// Whether it selects the name.
     #[must_use]
     pub fn matches(&self, name: &ServiceName) -> bool {

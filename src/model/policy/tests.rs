@@ -22,7 +22,7 @@ fn grant(exports: &str, peers: &str, callers: &[&str]) -> Grant {
 }
 
 fn grants(default: DefaultGrant, grants: Vec<Grant>) -> Grants {
-    Grants { default, grants }
+    Grants { default, grants, guardrails: Vec::new() }
 }
 
 /// Asks for the approved member `west` of trust domain `west.tombolo`.

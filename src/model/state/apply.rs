@@ -1,6 +1,6 @@
 //! How an event changes the state. Pure: the same events at the same times give the same state.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
 use super::{Event, Me, Peer, PeerCatalog, State, event::CatalogChange};
 use crate::model::{
@@ -8,7 +8,7 @@ use crate::model::{
     ids::{ClusterId, Epoch, Seq, ServiceName, Timestamp},
     import::{Freshness, Import, merge},
     limits::{CATALOG_FORGOTTEN_AFTER, CATALOG_STALE_AFTER, CATALOG_WITHDRAWN_AFTER, VIRTUAL_IP_KEPT},
-    policy::may_import,
+    policy::{aliases_of, may_import, sources_of},
     replication::RowChange,
     virtual_ip::VipKey,
 };
@@ -21,7 +21,12 @@ impl State {
             _ => None,
         };
         let touched = self.change(event, now);
-        let Some(touched) = touched else { return false };
+        let Some(mut touched) = touched else { return false };
+        let rules = &self.settings.imports;
+        let aliases: Vec<_> = touched.iter().flat_map(|name| aliases_of(rules, name)).cloned().collect();
+        touched.extend(aliases);
+        // What stands aside for others is not in the import: then everybody is asked.
+        let only = only.filter(|_| rules.iter().all(|rule| rule.merge && rule.alias.is_none()));
         for name in &touched {
             self.merge_import(name, only.as_ref(), now);
         }
@@ -197,13 +202,26 @@ impl State {
         self.exports.keys().chain(held).cloned().collect()
     }
 
-    /// What a peer offers under a name, if it counts.
-    fn offer(&self, name: &ServiceName, cluster: &ClusterId) -> Option<(ClusterId, &Row, Freshness)> {
+    /// What a peer offers under a name here, if it counts, and whether it merges with others of that name.
+    fn offer(&self, name: &ServiceName, cluster: &ClusterId) -> Option<(Cow<'_, Row>, Freshness, bool)> {
         let catalog = self.catalogs.get(cluster)?;
-        let row = catalog.rows.get(name)?;
-        let serves = self.peers.get(cluster)?.serves();
-        let allowed = serves && may_import(&self.settings.imports, name, cluster).decision.allowed;
-        allowed.then(|| (cluster.clone(), row.as_ref(), catalog.freshness))
+        if !self.peers.get(cluster)?.serves() {
+            return None;
+        }
+        let rules = &self.settings.imports;
+        let taken = |source: &ServiceName| {
+            let import = may_import(rules, source, cluster);
+            let as_this = import.alias.unwrap_or(source) == name;
+            (import.decision.allowed && as_this).then_some(import.merge)
+        };
+        if let Some((row, merge)) = catalog.rows.get(name).zip(taken(name)) {
+            return Some((Cow::Borrowed(row.as_ref()), catalog.freshness, merge));
+        }
+        let aliased =
+            sources_of(rules, name).find_map(|source| catalog.rows.get(&source).zip(taken(&source)));
+        let (row, merge) = aliased?;
+        let row = Row { name: name.clone(), ..row.as_ref().clone() };
+        Some((Cow::Owned(row), catalog.freshness, merge))
     }
 
     /// Merges one name anew and gives it, or takes away, its virtual IPs. When only the rows of one peer
@@ -217,12 +235,15 @@ impl State {
                 known.map(|part| &part.cluster).chain([changed]).collect()
             }
         };
-        let mut offers: Vec<(ClusterId, &Row, Freshness)> =
-            peers.into_iter().filter_map(|cluster| self.offer(name, cluster)).collect();
-        if let Some(row) = &own {
-            offers.push((self.me.cluster.clone(), row, Freshness::Fresh));
-        }
-        let merged = merge(&offers);
+        let found: Vec<_> = peers
+            .into_iter()
+            .filter_map(|cluster| Some((cluster.clone(), self.offer(name, cluster)?)))
+            .collect();
+        let all = found.iter().map(|(cluster, (row, freshness, merges))| {
+            (*merges, (cluster.clone(), row.as_ref(), *freshness))
+        });
+        let mine = own.as_ref().map(|row| (true, (self.me.cluster.clone(), row, Freshness::Fresh)));
+        let merged = merge(&together(all.chain(mine).collect()));
         let keys = |import: Option<&Import>| -> BTreeSet<VipKey> {
             import.map(VipKey::of).unwrap_or_default().into_iter().collect()
         };
@@ -255,4 +276,13 @@ impl State {
             "a catalog outlived its peer"
         );
     }
+}
+
+type Offer<'a> = (ClusterId, &'a Row, Freshness);
+
+/// The offers that make one import: those that merge, or one that does not when it is alone.
+fn together(offers: Vec<(bool, Offer<'_>)>) -> Vec<Offer<'_>> {
+    let (merging, apart): (Vec<_>, Vec<_>) = offers.into_iter().partition(|(merges, _)| *merges);
+    let kept = if merging.is_empty() { apart.into_iter().take(1).collect() } else { merging };
+    kept.into_iter().map(|(_, offer)| offer).collect()
 }

@@ -1,11 +1,13 @@
 //! What can happen to [`State`](super::State): every change anybody may ask for.
 
+use ipnet::IpNet;
+
 use super::{Peer, Standing};
 use crate::model::{
     catalog::{Export, Row},
     failover::FailoverPolicy,
-    ids::{ClusterId, Epoch, Locality, Seq, ServiceName, Timestamp},
-    policy::{Grants, ImportRule, NamePattern},
+    ids::{ClusterId, Epoch, Locality, Seq, ServiceName, SpiffeId, Timestamp},
+    policy::{EgressRule, Grants, ImportRule, NamePattern},
     replication::RowChange,
     token::{TokenId, record::TokenRecord},
     trust::Bundle,
@@ -18,6 +20,10 @@ pub struct Settings {
     pub grants: Grants,
     /// What is taken of what others export.
     pub imports: Vec<ImportRule>,
+    /// Who here may call what.
+    pub egress: Vec<EgressRule>,
+    /// Who clients are by their address; the first that matches counts.
+    pub callers: Vec<(IpNet, SpiffeId)>,
     /// Whether introductions are taken at all.
     pub introductions: bool,
     /// Whose introductions are approved at once: cluster ids, or `@issuer`.

@@ -7,6 +7,7 @@
 mod apply;
 mod diff;
 mod event;
+mod gates;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     diff::Changes,
     event::{CatalogChange, Event, FailoverRule, Settings},
+    gates::Admitted,
 };
 use super::{
     catalog::{Export, HeadlessEndpoint, Row},

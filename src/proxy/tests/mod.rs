@@ -175,7 +175,7 @@ async fn an_unknown_export_and_an_ungranted_one_get_the_same_answer() {
     let (.., unknown) = ask(&lane, &header(&[3; 16], &own)).await;
     let foreign = caller(west.identity.trust_domain().as_str());
     let (.., of_another_domain) = ask(&lane, &header(&known.0, &foreign)).await;
-    let grants = Grants { default: DefaultGrant::None, grants: Vec::new() };
+    let grants = Grants { default: DefaultGrant::None, ..Grants::default() };
     west.apply(Event::Settings(Settings { grants, ..Settings::default() }));
     let ungranted = soon(async {
         loop {

@@ -175,7 +175,6 @@ impl Cluster {
             state: receiver,
             links: links.clone(),
             shards: shards.clone(),
-            callers: Vec::new(),
             policies: Arc::new(|_| FailoverPolicy::default()),
             open_files,
         });
