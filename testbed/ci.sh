@@ -12,12 +12,12 @@ cd "$(dirname "$0")/.." || exit 1
 passed=0 failed=0 skipped=0
 place=$(mktemp -d /tmp/tbci.XXXXXX)
 export TESTBED_DIR=$place/t
-trap '"$testbed" down >/dev/null 2>&1; rm -rf "$place"' EXIT
+trap '"$testbed" down >/dev/null 2>&1; [ $failed = 0 ] && rm -rf "$place"' EXIT
 
 # The result line; the exit code is its truth.
 finish() {
   local word=ok
-  [ $failed = 0 ] || word=FAILED
+  [ $failed = 0 ] || { word=FAILED; echo "kept: $place"; }
   echo "test result: $word. $passed passed; $failed failed; $skipped ignored; finished in $SECONDS s"
   [ $failed = 0 ]
   exit
@@ -38,18 +38,20 @@ check() {
   fi
 }
 
-# What this machine has that a testbed could leave behind. Kept failures are named after the folder.
+# What this machine has that a testbed could leave behind, one thing a line.
 traces() {
-  grep -sl TOMBOLO_TESTBED_RUN= /proc/[0-9]*/environ | xargs -r grep -sl "TESTBED_DIR=$TESTBED_DIR" | wc -l
-  ls /run/netns 2>/dev/null | grep -c '^tb'
-  ls /etc/netns 2>/dev/null | grep -c '^tb'
-  ls -d "$place"/t* 2>/dev/null
+  grep -sl TOMBOLO_TESTBED_RUN= /proc/[0-9]*/environ | xargs -r grep -sl "TESTBED_DIR=$TESTBED_DIR"
+  ls -d /run/netns/tb* /etc/netns/tb* "$TESTBED_DIR"* /sys/class/net/* 2>/dev/null
   if [ "$(id -u)" = 0 ] && command -v nft >/dev/null; then nft list tables; fi
-  ls /sys/class/net
 }
 
+# What is there and was not before is left behind, unless it goes by itself: testbeds of others come and go too.
 nothing_is_left() {
-  diff <(echo "$before") <(traces) || { echo "< before, > left behind"; return 1; }
+  local until=$((SECONDS + 20)) left
+  while left=$(comm -13 <(sort <<<"$before") <(traces | sort)) && [ -n "$left" ]; do
+    [ $SECONDS -lt $until ] || { echo "left behind: $left"; return 1; }
+    sleep 0.5
+  done
 }
 
 # Runs inside the client's cluster; on `proc` that is here.
@@ -170,9 +172,9 @@ tier() {
     check "$backend: $signal in the middle of failover" half_failover $signal
     check "$backend: nothing is left of it" nothing_is_left
   done
-  # Late are only those on their way back when the gateway died: no more than two a repetition.
+  # Late are only those on their way when the gateway died: no more than a round trip has, 8 a repetition.
   check "$backend: gateway killed, a connection per request" \
-    kills --kind http-per-connection --assert 'gap_p99<1s late<=6 wait_max<4s failed==0 unanswered==0'
+    kills --kind http-per-connection --assert 'gap_p99<1s late<=24 wait_max<4s failed==0 unanswered==0'
   check "$backend: gateway killed, connections that stand" \
     kills --kind http-keepalive --assert 'gap_p99<1s wait_max<4s failed==0 unanswered==0'
   check "$backend: nothing is left after failover" nothing_is_left
