@@ -148,6 +148,9 @@ pub struct LinkStatus {
     /// How long it has been so.
     #[serde(default)]
     pub state_age_ms: u64,
+    /// The gateway at the other end drains: it is not chosen.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub draining: bool,
     /// Why it is not up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,

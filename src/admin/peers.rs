@@ -177,6 +177,7 @@ fn link(lane: &Lane, now: Instant) -> LinkStatus {
     LinkStatus {
         state: standing.state.to_string(),
         state_age_ms: millis(now.saturating_duration_since(standing.since)),
+        draining: lane.is_draining(),
         cause: standing.cause.map(|cause| cause.to_string()),
         gateway: lane.key().gateway.clone(),
         address: lane.address().to_string(),

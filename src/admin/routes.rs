@@ -47,6 +47,7 @@ pub(super) fn router(parts: Arc<Parts>) -> Router {
         .route("/v1/exports", post(export))
         .route("/v1/exports/{name}", delete(unexport))
         .route("/v1/join", post(join::join))
+        .route("/v1/drain", post(drain))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .with_state(parts)
@@ -176,6 +177,17 @@ async fn issue_token(State(parts): Shared, request: Request) -> Result<Json<NewT
 
 async fn revoke_token(State(parts): Shared, Path(id): Path<String>) -> Result<Json<Done>, Refused> {
     Ok(Json(tokens::revoke(&parts, &id).await?))
+}
+
+async fn drain(State(parts): Shared) -> Json<Done> {
+    let shutdown = parts.tasks.shutdown();
+    let text = if shutdown.is_soft() {
+        "draining already"
+    } else {
+        shutdown.drain("tombolo drain");
+        "draining: peers are told, what is open may finish, then the gateway ends"
+    };
+    Json(Done { schema: schema("done"), text: text.to_owned(), unconfirmed: Vec::new() })
 }
 
 async fn export(State(parts): Shared, request: Request) -> Result<Json<Done>, Refused> {

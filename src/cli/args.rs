@@ -92,6 +92,8 @@ pub enum Verb {
     Export(ExportArgs),
     /// Take an export back
     Unexport(UnexportArgs),
+    /// End this gateway after what it carries: peers are told first
+    Drain,
     /// Look a name up as this gateway's DNS answers it, and say why
     Resolve {
         /// NAME, NAME.NAMESPACE or a DNS name

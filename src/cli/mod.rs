@@ -83,6 +83,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<(), Problem> {
         Verb::Services { name } => verbs::services(name.as_deref(), shared, printer).await,
         Verb::Export(args) => verbs::export(&args, shared, printer).await,
         Verb::Unexport(args) => verbs::unexport(&args, shared, printer).await,
+        Verb::Drain => verbs::drain(shared, printer).await,
         Verb::Resolve { name } => verbs::resolve(&name, shared, printer).await,
         Verb::Explain { subject } => verbs::explain(&subject, shared, printer).await,
         Verb::Version => verbs::version(shared, printer).await,

@@ -184,6 +184,12 @@ pub(super) async fn unexport(
     Err(Problem::new(Code::COMMAND_TIMED_OUT, message).with_fix(fix))
 }
 
+/// `tombolo drain`.
+pub(super) async fn drain(shared: &SharedArgs, printer: Printer) -> Result<(), Problem> {
+    let body = Client::find(shared, REQUEST_TIMEOUT).await?.post("/v1/drain", &json!({})).await?;
+    done(&body, printer)
+}
+
 /// `tombolo resolve`.
 pub(super) async fn resolve(name: &str, shared: &SharedArgs, printer: Printer) -> Result<(), Problem> {
     let client = Client::find(shared, REQUEST_TIMEOUT).await?;

@@ -3,6 +3,7 @@
 //! No DNS or admin socket here, so that a simulation can run many of these in one process.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     sync::{Arc, Mutex},
 };
@@ -15,6 +16,7 @@ use super::{
     home::{Home, Opened},
     names::{self, Started, ZoneView},
     renewal::Renewal,
+    replicas::Replicas,
     rotation::{self, Rotation},
     settings,
 };
@@ -26,9 +28,9 @@ use crate::{
     link::{self, Caller, Lane, Links, QuicKeys, stream::CallStream},
     model::{
         code::{Code, Problem},
-        ids::Instance,
+        ids::{Instance, ServiceName},
         limits,
-        state::Me,
+        state::{Me, State},
         zone::{ZoneName, ZoneSource},
     },
     net::{Net, TcpListen},
@@ -84,6 +86,9 @@ pub struct Core {
     pub(super) zone: ZoneName,
     pub(super) started: Started,
     pub(super) first_start: bool,
+    pub(super) replicas: Replicas,
+    /// What the config declares now.
+    pub(super) declared: watch::Sender<BTreeSet<ServiceName>>,
     /// Keeps the block of virtual IPs ours.
     _guard: Mutex<Box<dyn TcpListen>>,
 }
@@ -114,6 +119,7 @@ struct Ground {
     security: Security,
     store: Store,
     ledger: Ledger,
+    replicas: Replicas,
 }
 
 /// What links hand to sessions.
@@ -139,19 +145,23 @@ impl Core {
         let security = security(opened, &clock)?;
         let zone = ZoneName::parse(&config.names.zone)
             .map_err(|error| Problem::new(Code::CONFIG_VALUE_INVALID, format!("names.zone: {error}")))?;
-        let (store, guard) = open_store(&config, &home, &*net, &security, &clock, &tasks).await?;
+        let replicas =
+            Replicas::new(home.persist.clone(), home.gateway.clone(), clock.clone(), tasks.clone());
+        let (store, guard) = open_store(&config, &home, &*net, &security, &replicas, &clock, &tasks).await?;
         let ledger = Ledger::new(clock.clone());
-        let ground = Ground { config, home, net, clock, tasks, shards, security, store, ledger };
+        let declared = watch::Sender::new(exports::declared(&config));
+        let ground = Ground { config, home, net, clock, tasks, shards, security, store, ledger, replicas };
         let inbound = ground.inbound();
         let opened = ground.open_links(quic_keys, &inbound).await;
         // Told before the parts are dropped: what ends now ends because of this.
         let (links, arrivals) = opened.inspect_err(|_| ground.tasks.shutdown().stop("not started"))?;
         let ours = ground.ours(&links, &interfaces);
-        let peers = ground.start_peers(&links, ours.clone(), arrivals);
+        let endpoints = ground.follow_replicas(&ours, declared.subscribe());
+        let peers = ground.start_peers(&links, ours.clone(), arrivals, endpoints);
         let proxy = ground.start_proxy(&links, inbound, open_files);
         ground.renew_svid();
         let rotation = ground.rotate_roots();
-        let Ground { config, home, net, clock, tasks, shards, store, ledger, .. } = ground;
+        let Ground { config, home, net, clock, tasks, shards, store, ledger, replicas, .. } = ground;
         Ok(Self {
             store,
             links,
@@ -169,6 +179,8 @@ impl Core {
             zone,
             started,
             first_start,
+            replicas,
+            declared,
             _guard: Mutex::new(guard),
         })
     }
@@ -186,8 +198,10 @@ impl Core {
         ))
     }
 
-    /// Stops taking new work, lets what runs finish, and says goodbye.
+    /// Tells the peers, stops taking new work, lets what runs finish, and says goodbye (settled M12).
     pub async fn shutdown(&self) {
+        let reason = self.tasks.shutdown().reason().unwrap_or_default();
+        self.peers.drain(self.config.limits.drain_timeout, &reason).await;
         self.proxy.shutdown_within(self.config.limits.drain_timeout).await;
         self.links.shutdown().await;
     }
@@ -248,12 +262,31 @@ impl Ground {
         })
     }
 
-    fn start_peers(&self, links: &Links, ours: Arc<Ourselves>, arrivals: Arrivals) -> Peers {
+    /// Where all gateways of this cluster are.
+    fn follow_replicas(
+        &self,
+        ours: &Ourselves,
+        declares: watch::Receiver<BTreeSet<ServiceName>>,
+    ) -> watch::Receiver<Vec<String>> {
+        let (all, endpoints) = watch::channel(ours.endpoints.clone());
+        let run = self.replicas.clone().run(ours.endpoints.clone(), declares, all);
+        self.tasks.spawn_transient("replicas", run);
+        endpoints
+    }
+
+    fn start_peers(
+        &self,
+        links: &Links,
+        ours: Arc<Ourselves>,
+        arrivals: Arrivals,
+        endpoints: watch::Receiver<Vec<String>>,
+    ) -> Peers {
         Peers::start(peer::Parts {
             store: self.store.clone(),
             links: links.clone(),
             ledger: self.ledger.clone(),
             ours,
+            endpoints,
             net: self.net.clone(),
             svid_renewed: self.security.svid_renewed.clone(),
             trust: self.security.trust.clone(),
@@ -334,6 +367,7 @@ async fn open_store(
     home: &Home,
     net: &dyn Net,
     security: &Security,
+    replicas: &Replicas,
     clock: &Clock,
     tasks: &Tasks,
 ) -> Result<(Store, Box<dyn TcpListen>), Problem> {
@@ -352,9 +386,12 @@ async fn open_store(
     for warning in &loaded.warnings {
         tracing::warn!(code = %Code::STATE_RECOVERED, error = %warning, "a state file was damaged");
     }
-    let declared = exports::events(config, &loaded.state, clock)?;
     let store = Store::start(loaded.state, home.persist.clone(), home.folder(), clock.clone(), tasks);
+    let (config, replicas, clock) = (config.clone(), replicas.clone(), clock.clone());
     // In one piece: each piece is written to disk before it counts.
-    store.transact(move |_, _| Ok((declared, ()))).await?;
+    let declare =
+        move |state: &State, _| Ok((exports::events(&config, state, &replicas.declared(), &clock)?, ()));
+    // Told before the store is dropped: it ends because of this.
+    store.transact(declare).await.inspect_err(|_: &Problem| tasks.shutdown().stop("not started"))?;
     Ok((store, block.guard))
 }

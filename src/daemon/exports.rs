@@ -14,14 +14,25 @@ use crate::{
     },
 };
 
+/// What `config` declares.
+pub(super) fn declared(config: &Config) -> BTreeSet<ServiceName> {
+    config.exports.iter().map(ExportSpec::service_name).collect()
+}
+
 /// What to call the state folder in an error that names two places.
 const STATE_FOLDER: &str = "the state folder (`tombolo export`)";
 
-/// The events that make the state's declared exports those of `config`.
+/// The events that make the state's declared exports those of `config`, and leave alone what living siblings of
+/// this gateway declare.
 ///
 /// # Errors
 /// A name declared in two places, or one that may not be exported.
-pub(super) fn events(config: &Config, state: &State, clock: &Clock) -> Result<Vec<Event>, Problem> {
+pub(super) fn events(
+    config: &Config,
+    state: &State,
+    elsewhere: &BTreeSet<ServiceName>,
+    clock: &Clock,
+) -> Result<Vec<Event>, Problem> {
     let mut events = Vec::new();
     let mut declared = BTreeSet::new();
     for spec in &config.exports {
@@ -38,10 +49,9 @@ pub(super) fn events(config: &Config, state: &State, clock: &Clock) -> Result<Ve
         events.push(Event::Exported(export(spec, state.exports.get(&name).map(AsRef::as_ref), clock)));
         declared.insert(name);
     }
-    let withdrawn = state
-        .exports
-        .iter()
-        .filter(|(name, export)| export.source != ExportSource::State && !declared.contains(*name));
+    let withdrawn = state.exports.iter().filter(|(name, export)| {
+        export.source != ExportSource::State && !declared.contains(*name) && !elsewhere.contains(*name)
+    });
     events.extend(withdrawn.map(|(name, _)| Event::Unexported(name.clone())));
     Ok(events)
 }

@@ -110,6 +110,8 @@ impl Home {
 
     /// Reads the cluster's identity and this gateway's keys, or makes them at the first start.
     pub(super) fn open(&self, config: &Config, host_name: &str, clock: &Clock) -> Result<Opened, Problem> {
+        // Two first starts at once make one cluster.
+        let _alone = self.persist.exclusive().map_err(|error| problem(&error))?;
         let known = self.read(CLUSTER)?;
         let (identity, first_start) = match known {
             Some(bytes) => (self.load_identity(&bytes, config)?, false),

@@ -11,6 +11,7 @@ mod home;
 mod names;
 mod reload;
 mod renewal;
+mod replicas;
 mod reports;
 mod rotation;
 mod settings;
@@ -39,6 +40,7 @@ use crate::{
 pub struct Daemon {
     core: Arc<Core>,
     front: Front,
+    readiness: Readiness,
 }
 
 /// What a started gateway says of itself, once.
@@ -81,11 +83,11 @@ impl Daemon {
         let readiness = Readiness::new();
         let starting = readiness.register("start");
         let core = Arc::new(Core::start(launch).await?);
-        let opened = Front::open(core.clone(), readiness, socket).await;
+        let opened = Front::open(core.clone(), readiness.clone(), socket).await;
         // Told before the parts are dropped: what ends now ends because of this.
         let front = opened.inspect_err(|_| core.tasks.shutdown().stop("not started"))?;
         drop(starting);
-        Ok(Self { core, front })
+        Ok(Self { core, front, readiness })
     }
 
     /// What it says of itself.
@@ -131,6 +133,7 @@ impl Daemon {
         let shutdown = core.tasks.shutdown().clone();
         shutdown.soft().await;
         tracing::info!(reason = shutdown.reason().unwrap_or_default(), "shutting down");
+        let _unready = self.readiness.register("draining");
         tokio::select! {
             biased;
             () = shutdown.hard() => {}

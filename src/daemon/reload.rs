@@ -5,7 +5,7 @@ use crate::{
     config::Config,
     model::{
         code::{Code, Problem},
-        state::Event,
+        state::{Event, State},
     },
 };
 
@@ -15,9 +15,15 @@ pub(super) async fn apply(core: &Core, config: Config) -> Result<Vec<String>, Pr
         Problem::new(Code::RELOAD_REFUSED, problem.message.clone()).with_fix(problem.fix.clone())
     };
     let rules = settings::settings(&config, core.ours.identity.trust_domain()).map_err(refused)?;
-    let mut events = exports::events(&config, &core.store.state(), &core.clock).map_err(refused)?;
-    events.push(Event::Settings(rules));
-    events.push(Event::Locality(config.locality.clone()));
-    core.store.transact(move |_, _| Ok((events, ()))).await?;
-    Ok(core.config.changes_needing_restart(&config))
+    let (waiting, declared) = (core.config.changes_needing_restart(&config), exports::declared(&config));
+    let (replicas, clock) = (core.replicas.clone(), core.clock.clone());
+    let decide = move |state: &State, _| {
+        let mut events = exports::events(&config, state, &replicas.declared(), &clock).map_err(refused)?;
+        events.push(Event::Settings(rules));
+        events.push(Event::Locality(config.locality.clone()));
+        Ok((events, ()))
+    };
+    core.store.transact(decide).await?;
+    core.declared.send_replace(declared);
+    Ok(waiting)
 }

@@ -6,11 +6,13 @@
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
     io::{self, Read as _, Write as _},
-    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
 };
 
-use super::{Digest, Loaded, Persist, PersistError, Swap, check_folder, frame, split, storable};
+use super::{
+    Digest, Exclusive, Loaded, Persist, PersistError, Stamp, Swap, check_folder, frame, split, storable,
+};
 use crate::model::limits::STATE_FILE_BYTES_MAX;
 
 /// The layout of state folders that this program writes, and the newest that it reads.
@@ -182,6 +184,34 @@ impl Persist for Folder {
             return Ok(Swap::Lost(found));
         }
         change.write(bytes).map(Swap::Done)
+    }
+
+    fn stamp(&self, path: &str) -> Result<Option<Stamp>, PersistError> {
+        let file = self.locate(path)?;
+        match fs::metadata(&file) {
+            // Each change is a new file under the old name.
+            Ok(found) => {
+                let changed = (found.mtime().cast_unsigned(), found.mtime_nsec().cast_unsigned());
+                Ok(Some(Stamp([found.ino(), found.len(), changed.0, changed.1])))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(PersistError::NotReadable { path: file, source }),
+        }
+    }
+
+    fn exclusive(&self) -> Result<Exclusive, PersistError> {
+        const TRIES: u32 = 400;
+        const PAUSE: std::time::Duration = std::time::Duration::from_millis(5);
+        let path = self.root.join("shared.lock");
+        let file = open_lock(&path)?;
+        for _ in 0..TRIES {
+            match file.try_lock() {
+                Ok(()) => return Ok(Exclusive(Some(file))),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(PAUSE),
+                Err(TryLockError::Error(source)) => return Err(failed("lock", &path)(source)),
+            }
+        }
+        Err(PersistError::Locked { path: self.root.clone(), holder: None })
     }
 
     fn remove(&self, path: &str) -> Result<bool, PersistError> {

@@ -16,7 +16,7 @@ pub use memory::Memory;
 
 /// Named pieces of state. A path is relative, of plain components with `/` between them:
 /// `peers/west.json`. Reserved are names that begin with `.`, end in `.1` or `.tmp`, and `version`,
-/// `lock`, `cas.lock`.
+/// `lock`, `cas.lock`, `shared.lock`.
 pub trait Persist: Send + Sync + fmt::Debug {
     /// The bytes of `path`, None when it was never written or is removed.
     ///
@@ -38,6 +38,19 @@ pub trait Persist: Send + Sync + fmt::Debug {
     /// # Errors
     /// As [`Persist::load`] and [`Persist::commit`]. Losing is no error.
     fn cas(&self, path: &str, expected: Option<Digest>, bytes: &[u8]) -> Result<Swap, PersistError>;
+
+    /// What tells cheaply whether `path` was changed since it was looked at last, None when it does not exist.
+    ///
+    /// # Errors
+    /// As the variants say.
+    fn stamp(&self, path: &str) -> Result<Option<Stamp>, PersistError>;
+
+    /// Keeps other processes from doing the same until the result is dropped, so that what is read may be
+    /// decided on and written with nobody in between. Waits a little for its turn.
+    ///
+    /// # Errors
+    /// [`PersistError::Locked`] when another process does not let go, else as the variants say.
+    fn exclusive(&self) -> Result<Exclusive, PersistError>;
 
     /// Removes `path` and its previous copy; whether it existed.
     ///
@@ -77,6 +90,15 @@ impl fmt::Debug for Digest {
         write!(f, "Digest({self})")
     }
 }
+
+/// Changes whenever a file does; of no meaning in itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stamp([u64; 4]);
+
+/// The right to change what processes share, until it is dropped.
+#[derive(Debug)]
+#[must_use = "dropping it lets others go on"]
+pub struct Exclusive(#[expect(dead_code, reason = "held, never read")] Option<std::fs::File>);
 
 /// What a path holds. Its bytes may be secret, so they are not shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -178,7 +200,7 @@ fn recovery(recovered: bool) -> &'static str {
 }
 
 /// Names of this module's own files.
-const RESERVED: [&str; 3] = ["version", "lock", "cas.lock"];
+const RESERVED: [&str; 4] = ["version", "lock", "cas.lock", "shared.lock"];
 
 /// Whether `name` may be one component of a path. Refuses `.`, `..`, absolute paths and hidden files.
 fn plain(name: &str) -> bool {

@@ -42,8 +42,8 @@ impl Close {
         (Self::Terminated, 0x406, "terminated"),
         (Self::Down, 0x407, "down"),
         (Self::JoinDone, 0x408, "join done"),
-        (Self::Limit, 0x409, "limit"),
-        (Self::Paused, 0x40a, "paused"),
+        (Self::Paused, 0x409, "paused"),
+        (Self::Limit, 0x40a, "limit"),
     ];
 
     /// The code on the wire.

@@ -84,6 +84,7 @@ pub struct Lane {
     pub(super) calls: Arc<Semaphore>,
     number: AtomicU32,
     retired: AtomicBool,
+    draining: AtomicBool,
     chain: ArcSwap<Vec<CertificateDer<'static>>>,
 }
 
@@ -136,6 +137,7 @@ impl Lane {
             calls: Arc::new(Semaphore::new(limits::CALLS_PER_LANE_MAX)),
             number: AtomicU32::new(0),
             retired: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
             chain: ArcSwap::from_pointee(who.chain),
         })
     }
@@ -282,6 +284,16 @@ impl Lane {
     #[must_use]
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Whether the gateway at the other end drains: it refuses new streams, or soon will.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_draining(&self) {
+        self.draining.store(true, Ordering::Relaxed);
     }
 
     /// Keying material of this connection's TLS session (RFC 8446 section 7.5).

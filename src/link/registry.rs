@@ -6,7 +6,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use arc_swap::ArcSwap;
@@ -120,13 +123,20 @@ pub struct Registry {
     lanes: Mutex<Lanes>,
     up: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
+    turn: AtomicUsize,
 }
 
 impl Registry {
     /// An empty registry of a gateway of trust domain `own`.
     #[must_use]
     pub fn new(own: TrustDomain) -> Self {
-        Self { own, lanes: Mutex::default(), up: ArcSwap::default(), changed: watch::Sender::new(0) }
+        Self {
+            own,
+            lanes: Mutex::default(),
+            up: ArcSwap::default(),
+            changed: watch::Sender::new(0),
+            turn: AtomicUsize::new(0),
+        }
     }
 
     fn with<R>(&self, change: impl FnOnce(&mut Lanes) -> R) -> R {
@@ -275,7 +285,14 @@ impl Registry {
         })
     }
 
-    /// The lane a new stream to `cluster` should take: the healthiest, then the one with fewest streams.
+    /// The gateway at the other end of a lane drains: others are chosen from now on.
+    pub fn note_draining(&self, lane: &Lane) {
+        lane.set_draining();
+        self.touch();
+    }
+
+    /// The lane a new stream to `cluster` should take: the healthiest, then the one with fewest streams; one whose
+    /// gateway drains only when there is no other.
     #[must_use]
     pub fn best(&self, cluster: &ClusterId) -> Option<Arc<Lane>> {
         self.next_best(cluster, &[])
@@ -291,9 +308,18 @@ impl Registry {
         };
         let up = self.up.load();
         let usable = up.get(cluster)?.iter().filter(|lane| {
-            lane.health() <= worst && !lane.is_closed() && !tried.iter().any(|tried| Arc::ptr_eq(tried, lane))
+            lane.health() <= worst
+                && !lane.is_closed()
+                && !tried.iter().any(|tried| Arc::ptr_eq(tried, lane))
+                && (worst == LinkState::Suspect || !lane.is_draining())
         });
-        usable.min_by_key(|lane| (lane.health(), lane.streams())).cloned()
+        let rank = |lane: &&Arc<Lane>| (lane.is_draining(), lane.health(), lane.streams());
+        let usable: Vec<_> = usable.collect();
+        let best = usable.iter().map(|lane| rank(lane)).min()?;
+        let equal: Vec<_> = usable.into_iter().filter(|lane| rank(lane) == best).collect();
+        // Equals take turns; a figure may have moved meanwhile, then any of them is as good.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        equal.get(turn % equal.len().max(1)).map(|lane| (*lane).clone())
     }
 
     /// Changes whenever a lane comes, goes, or is found to lead elsewhere than was thought.

@@ -292,6 +292,10 @@ pub const PLAN_SWEEP_INTERVAL_MIN: Duration = Duration::from_millis(20);
 pub const RTT_INTERVAL: Duration = Duration::from_secs(1);
 /// Bytes after which a data stream ranks below young ones.
 pub const YOUNG_STREAM_BYTES: u64 = 128 * 1024;
+/// Peers have at least this long to act on the word that a gateway drains.
+pub const DRAIN_SETTLE_MIN: Duration = Duration::from_millis(100);
+/// And no longer than this.
+pub const DRAIN_SETTLE_MAX: Duration = Duration::from_secs(1);
 /// Time to finish when draining.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -334,6 +338,14 @@ pub const STORE_QUEUE_MAX: usize = 4_096;
 pub const STORE_BATCH_MAX: usize = 256;
 /// The store judges ages, and writes catalogs, this often.
 pub const STORE_TICK: Duration = Duration::from_secs(5);
+/// The store looks this often whether another gateway of the cluster changed what they share.
+pub const SHARED_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// A gateway tells its siblings this often that it is there, and looks this often for them.
+pub const ANNOUNCE_INTERVAL: Duration = Duration::from_secs(60);
+/// Pause between two looks for sibling gateways.
+pub const REPLICA_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A sibling that said nothing for this long is not counted.
+pub const REPLICA_FORGOTTEN_AFTER: Duration = Duration::from_secs(10 * 60);
 /// Messages waiting to be written on one call.
 pub const CALL_QUEUE_MAX: usize = 16;
 /// Things remembered for `tombolo events` and the API.

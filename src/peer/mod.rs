@@ -66,6 +66,8 @@ pub struct Parts {
     pub ledger: Ledger,
     /// This cluster and gateway, as others meet it.
     pub ours: Arc<Ourselves>,
+    /// Where all gateways of this cluster can be dialled.
+    pub endpoints: watch::Receiver<Vec<String>>,
     /// The network.
     pub net: Arc<dyn Net>,
     /// Changes when the SVID was renewed.
@@ -105,6 +107,7 @@ struct Inner {
     links: Links,
     ledger: Ledger,
     ours: Arc<Ourselves>,
+    endpoints: watch::Receiver<Vec<String>>,
     net: Arc<dyn Net>,
     svid_renewed: watch::Sender<u64>,
     trust: Arc<Trust>,
@@ -115,6 +118,8 @@ struct Inner {
     quotas: Quotas,
     views: Views,
     introductions: Introductions,
+    /// What peers are told once this gateway drains.
+    draining: watch::Sender<Option<v1::Drain>>,
     importers: Mutex<BTreeMap<ClusterId, Arc<tokio::sync::Mutex<Importer>>>>,
     /// The digest of our roots as each peer uses them, and when it said so.
     seen_roots: Mutex<BTreeMap<ClusterId, ([u8; 32], Timestamp)>>,
@@ -133,6 +138,7 @@ impl Peers {
             links: parts.links,
             ledger: parts.ledger,
             ours: parts.ours,
+            endpoints: parts.endpoints,
             net: parts.net,
             svid_renewed: parts.svid_renewed,
             trust: parts.trust,
@@ -143,6 +149,7 @@ impl Peers {
             quotas: parts.quotas,
             views,
             introductions,
+            draining: watch::Sender::new(None),
             importers: Mutex::default(),
             seen_roots: Mutex::default(),
             sessions: Sessions::default(),
@@ -157,10 +164,10 @@ impl Peers {
         Self(inner)
     }
 
-    /// Changes of ours that the peer has not confirmed.
+    /// Changes of ours that the peer has not confirmed; nothing while it takes our catalog from another gateway.
     #[must_use]
     pub fn lag(&self, cluster: &ClusterId) -> Option<u64> {
-        self.0.views.of(cluster).map(|view| view.lag())
+        self.0.views.of(cluster).filter(|view| view.is_fed()).map(|view| view.lag())
     }
 
     /// Exports of ours that the peer is told of.
@@ -188,6 +195,19 @@ impl Peers {
             }
         }
         missing
+    }
+
+    /// Tells every peer that this gateway takes nothing new and ends after `most`, and waits until they can have
+    /// acted on it: two round trips of the slowest link, at most a second.
+    pub async fn drain(&self, most: Duration, reason: &str) {
+        let deadline_ms = u32::try_from(most.as_millis()).unwrap_or(u32::MAX);
+        self.0.draining.send_replace(Some(v1::Drain { deadline_ms, reason: reason.to_owned() }));
+        let up = self.0.links.registry().up();
+        let slowest = up.values().flatten().map(|lane| lane.figures().rtt).max();
+        if let Some(rtt) = slowest {
+            let settled = limits::DRAIN_SETTLE_MIN.max(rtt * 2).min(limits::DRAIN_SETTLE_MAX);
+            tokio::time::sleep(settled).await;
+        }
     }
 
     /// Joins the cluster that issued `token`, and waits until it is usable. Tells each step as it is done.

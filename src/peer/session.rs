@@ -102,9 +102,14 @@ impl Session {
         // What changed while no session told it. In this order: a certificate is judged by the roots before.
         self.tell_roots()?;
         self.reauthenticate();
+        let mut endpoints = self.peers.endpoints.clone();
+        endpoints.mark_changed();
+        let mut draining = self.peers.draining.subscribe();
+        draining.mark_changed();
         loop {
             let held = imported.borrow_and_update().clone();
-            let ours = self.progress(cluster, held.as_ref(), *heads.borrow_and_update())?;
+            let theirs = clock.peer(now()).map_or(0, |(beat, _)| beat.head_seq);
+            let ours = self.progress(cluster, held.as_ref(), *heads.borrow_and_update(), theirs)?;
             match clock.poll(&ours, self.peers.clock.wall(), now()) {
                 Some(SessionAction::Send(beat)) => self.send(heartbeat(beat))?,
                 Some(SessionAction::Reopen) => return Err(SessionEnd::Reopen),
@@ -127,6 +132,14 @@ impl Session {
                 _ = heads.changed() => {}
                 _ = roots_changed.changed() => self.tell_roots()?,
                 _ = svid_renewed.changed() => self.reauthenticate(),
+                _ = draining.changed() => {
+                    let told = draining.borrow_and_update().clone();
+                    told.map_or(Ok(()), |drain| self.send(Message::Drain(drain)))?;
+                }
+                _ = endpoints.changed() => {
+                    let addresses = endpoints.borrow_and_update().clone();
+                    self.send(Message::Endpoints(v1::Endpoints { addresses }))?;
+                }
                 () = sleep_until(Instant::from_std(wake)) => {}
             }
         }
@@ -153,12 +166,14 @@ impl Session {
         cluster: &ClusterId,
         held: Option<&ImporterProgress>,
         head_seq: u64,
+        their_head: u64,
     ) -> Result<Progress, SessionEnd> {
         let state = self.peers.store.state();
         let peer = state.peers.get(cluster).ok_or(SessionEnd::NoPeer)?;
         Ok(Progress {
             head_seq,
-            applied_seq: held.map_or(0, |held| held.applied),
+            // Another session takes the catalog: this one has nothing to move.
+            applied_seq: held.map_or(their_head, |held| held.applied),
             bundle_sequence: self.peers.ours.bundle().sequence(),
             peer_roots_sha256: peer.bundle.digest(),
         })
@@ -220,6 +235,7 @@ impl Session {
                 self.send(Message::BundleAck(ack))?;
             }
             Some(Message::Endpoints(endpoints)) => match wire::endpoints(endpoints.addresses) {
+                Ok(list) if list.is_empty() => {}
                 Ok(list) => {
                     let _ = self.peers.store.apply(Event::Endpoints(cluster.clone(), list)).await;
                 }
@@ -234,7 +250,9 @@ impl Session {
             }
             Some(Message::BundleAck(ack)) => self.note_ack(cluster, ack.sequence).await,
             Some(Message::Drain(drain)) => {
-                tracing::info!(peer = %cluster, reason = %drain.reason, "the peer's gateway drains");
+                let gateway = &self.lane.key().gateway;
+                self.peers.ledger.note("drain", format!("{gateway} of {cluster} drains: {}", drain.reason));
+                self.peers.links.registry().note_draining(&self.lane);
             }
             // Whoever ends a peering waits for the link's end; the rest is of a later release (P26).
             Some(Message::TerminateAck(_) | Message::Hello(_)) | None => {}

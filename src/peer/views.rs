@@ -61,6 +61,12 @@ impl View {
         token
     }
 
+    /// Whether a gateway of the peer takes the catalog from this one.
+    pub(super) fn is_fed(&self) -> bool {
+        let fed = self.fed.lock().unwrap_or_else(PoisonError::into_inner);
+        fed.values().any(|token| !token.is_cancelled())
+    }
+
     /// Takes the exporter of a gateway for the life of a stream.
     pub(super) fn take_exporter(&self, gateway: &GatewayId) -> Option<Exporter> {
         self.exporters.lock().unwrap_or_else(PoisonError::into_inner).remove(gateway)

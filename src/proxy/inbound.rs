@@ -21,6 +21,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    allowed::{Allowed, Foothold, Ground},
     endpoints::{Endpoints, Refusal, Wanted},
     index::ExportIndex,
     pump,
@@ -40,7 +41,7 @@ use crate::{
         ids::{ExportId, SpiffeId},
         limits::{CONNECTIONS_MAX, HEADER_TIMEOUT, STREAM_HEADER_BYTES_MAX},
         open::Origin,
-        state::State,
+        state::{Admitted, State},
     },
     net::Net,
     supervise::Tasks,
@@ -82,6 +83,8 @@ pub(super) struct Site {
     pub(super) cut: CancellationToken,
     pub(super) draining: AtomicBool,
     index: ExportIndex,
+    /// What is open, and what allows it.
+    pub(super) allowed: Allowed,
 }
 
 impl Inbound {
@@ -97,6 +100,7 @@ impl Inbound {
             cut: CancellationToken::new(),
             draining: AtomicBool::new(false),
             index: ExportIndex::default(),
+            allowed: Allowed::default(),
             ledger,
             net,
             clock,
@@ -136,7 +140,8 @@ async fn follow(site: Arc<Site>, identity: Arc<Identity>, mut state: watch::Rece
         }
         let (old, new) = (site.state.load_full(), state.borrow_and_update().clone());
         site.index.follow(&identity, Some(&old), &new);
-        site.state.store(new);
+        site.state.store(new.clone());
+        site.allowed.follow(&new.changes_since(&old), &new);
     }
 }
 
@@ -156,8 +161,8 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
         return refuse(&mut writer, refusal(Origin::Gateway, Code::GATEWAY_DRAINING)).await;
     }
     let state = site.state.load_full();
-    let export = match granted(site, &state, lane, &header) {
-        Ok(export) => export,
+    let (export, foothold) = match granted(site, &state, lane, &header) {
+        Ok(granted) => granted,
         Err(refused) => return refuse(&mut writer, refused).await,
     };
     let wanted = Wanted {
@@ -171,6 +176,7 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
         biased;
         // The other gateway went elsewhere with this connection.
         _ = stopped => return,
+        () = foothold.cut.cancelled() => return writer.reset(Reset::Policy),
         connected = site.endpoints.connect(&export, &wanted) => connected,
     };
     let count = |result| {
@@ -192,18 +198,18 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
         v1::OpenReply { outcome: Some(v1::open_reply::Outcome::Connected(v1::Connected { locality })) };
     if writer.write_message(&reply).await.is_ok() {
         count("served");
-        let carried = pump::tcp_and_stream(backend, writer, reader).await;
+        let carried = pump::tcp_and_stream_until(backend, writer, reader, &foothold.cut).await;
         tracing::trace!(export = %export.name, ?carried, "served");
     }
 }
 
-/// The export a header means, if its caller may have it.
+/// The export a header means, if its caller may have it, and the right to it for as long as it lasts.
 fn granted(
     site: &Site,
     state: &State,
     lane: &Lane,
     header: &v1::StreamHeader,
-) -> Result<Arc<Export>, Refusal> {
+) -> Result<(Arc<Export>, Foothold), Refusal> {
     let cluster = &lane.key().cluster;
     // One answer for all of it: nobody learns what exists.
     let unknown = |why: &dyn std::fmt::Display| {
@@ -218,13 +224,26 @@ fn granted(
     let id = ExportId::from_slice(&header.export_id).map_err(|error| unknown(&error))?;
     let name = site.index.name(cluster, id).ok_or_else(|| unknown(&"no such export"))?;
     let export = state.exports.get(&name).ok_or_else(|| unknown(&"no such export any more"))?;
-    let decision = state.may_reach(cluster, lane.identity().trust_domain(), &name, &caller);
+    let trust_domain = lane.identity().trust_domain();
+    let decision = state.may_reach(cluster, trust_domain, &name, &caller);
     if decision.audit.is_some_and(|would| would != decision.allowed) {
         tracing::info!(peer = %cluster, %caller, export = %name, "a grant in audit mode would decide otherwise");
         let (service, cluster) = (name.clone(), Some(cluster.clone()));
         site.ledger.count(Proxied { service, cluster, result: "audit" });
     }
-    if decision.allowed { Ok(export.clone()) } else { Err(unknown(&decision.reason)) }
+    if !decision.allowed {
+        return Err(unknown(&decision.reason));
+    }
+    let ground = Ground::In(Admitted {
+        cluster: cluster.clone(),
+        trust_domain: trust_domain.clone(),
+        service: name,
+        incarnation: export.incarnation,
+        caller,
+    });
+    let foothold = site.allowed.enter(ground.clone());
+    // Whatever changed before it stood there did not cut it.
+    if ground.holds(&site.state.load()) { Ok((export.clone(), foothold)) } else { Err(unknown(&"just now")) }
 }
 
 fn refusal(origin: Origin, code: Code) -> Refusal {

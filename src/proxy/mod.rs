@@ -5,6 +5,7 @@
 //! rules are carried out, and bytes are copied. [`Inbound`] serves peers, [`Proxy`] is both halves.
 
 mod accept;
+mod allowed;
 mod attempt;
 mod endpoints;
 mod health;

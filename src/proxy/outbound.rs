@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    allowed::{Foothold, Ground},
     attempt::{self, Attempt, Judged, PeerWay, Way},
     endpoints::Wanted,
     open::{Client, Launch, NotOpened, Opened, open},
@@ -101,7 +102,7 @@ impl Outbound {
         site.ledger.observe_latency(&opened.target, opened.took);
         let in_flight = site.ledger.begin(&opened.target);
         self.count(&route, Some(self.cluster(&opened.target)), "connected");
-        self.pump(opened, client, shard, (permit, in_flight)).await;
+        self.pump(opened, client, (&route, from, shard), (permit, in_flight)).await;
     }
 
     /// Carries, on the shard that the stream's lane lives on.
@@ -109,23 +110,27 @@ impl Outbound {
         &self,
         opened: Opened,
         client: Client,
-        shard: usize,
+        (route, from, shard): (&Route, IpAddr, usize),
         counted: (OwnedSemaphorePermit, InFlight),
     ) {
         let Client { tcp, mut first, .. } = client;
         let left = first.split_off(opened.written.min(first.len())).freeze();
         match opened.way {
             Way::Local(mut backend) => {
+                let Some(foothold) = self.foothold(route, from, true) else { return };
                 if tokio::io::AsyncWriteExt::write_all(&mut backend, &left).await.is_ok() {
-                    pump::tcp_and_tcp(tcp, backend).await;
+                    // Dropped when it is allowed no more, both are reset.
+                    let _ = foothold.cut.run_until_cancelled(pump::tcp_and_tcp(tcp, backend)).await;
                 }
             }
             Way::Peer(PeerWay { lane, mut writer, reader, counted: stream }) => {
+                let Some(foothold) = self.foothold(route, from, false) else { return };
                 if !left.is_empty() && writer.write_chunk(left).await.is_err() {
                     return;
                 }
                 if lane.shard() == shard {
-                    pump::tcp_and_stream(tcp, writer, reader).await;
+                    let carried = pump::tcp_and_stream(tcp, writer, reader);
+                    let _ = foothold.cut.run_until_cancelled(carried).await;
                     return;
                 }
                 let cut = self.planner.site.cut.clone();
@@ -138,10 +143,26 @@ impl Outbound {
                             Err(error) => tracing::warn!(%error, "a connection could not change its shard"),
                         }
                     };
-                    let _ = cut.run_until_cancelled(moved).await;
+                    let _ = cut.run_until_cancelled(foothold.cut.run_until_cancelled(moved)).await;
                 });
             }
         }
+    }
+
+    /// What a client of this cluster stands on, at an endpoint of its `own` cluster or of a peer; none when that
+    /// has gone.
+    fn foothold(&self, route: &Route, from: IpAddr, own: bool) -> Option<Foothold> {
+        let site = &self.planner.site;
+        let state = site.state.load();
+        let (service, caller) = (route.service.clone(), self.caller(&state, from).clone());
+        let ground = if own {
+            let incarnation = state.exports.get(&service)?.incarnation;
+            Ground::Own { service, incarnation, caller }
+        } else {
+            Ground::Out { service, caller }
+        };
+        let foothold = site.allowed.enter(ground.clone());
+        ground.holds(&site.state.load()).then_some(foothold)
     }
 
     /// Counts and tells why a client was reset; dropping its connection has reset it.

@@ -15,6 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf, split};
+use tokio_util::sync::CancellationToken;
 
 use super::tcp::Tcp;
 use crate::{
@@ -63,14 +64,28 @@ async fn read_some(from: &mut (impl AsyncRead + Unpin)) -> Result<Bytes, Cut> {
 }
 
 /// Carries between a TCP connection and a stream until both directions have ended or one was cut.
-pub(super) async fn tcp_and_stream(tcp: Tcp, mut writer: Writer, mut reader: Reader) -> Carried {
+pub(super) async fn tcp_and_stream(tcp: Tcp, writer: Writer, reader: Reader) -> Carried {
+    tcp_and_stream_until(tcp, writer, reader, &CancellationToken::new()).await
+}
+
+/// The same until it is cut: then both sides are reset, the stream with the reason that a rule forbids it.
+pub(super) async fn tcp_and_stream_until(
+    tcp: Tcp,
+    mut writer: Writer,
+    mut reader: Reader,
+    cut: &CancellationToken,
+) -> Carried {
     let (mut from, mut to) = split(tcp);
     let mut carried = Carried::default();
-    let (forth, back) = both(
+    let carrying = both(
         tcp_to_stream(&mut from, &mut writer, &mut carried.forth),
         stream_to_tcp(&mut reader, &mut to, &mut carried.back),
-    )
-    .await;
+    );
+    let Some((forth, back)) = cut.run_until_cancelled(carrying).await else {
+        writer.reset(Reset::Policy);
+        reader.stop(Reset::Policy);
+        return carried;
+    };
     let tcp = from.unsplit(to);
     if !forth {
         writer.reset(Reset::ConnectionReset);

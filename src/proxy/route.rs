@@ -44,6 +44,10 @@ impl HealthView for Health<'_> {
         self.registry.best(cluster).map_or(LinkState::Down, |lane| lane.health())
     }
 
+    fn drains(&self, cluster: &ClusterId) -> bool {
+        self.registry.best(cluster).is_some_and(|lane| lane.is_draining())
+    }
+
     fn standing(&self, key: &OutlierKey, now: Instant) -> Standing {
         self.site.ledger.standing(key, now)
     }

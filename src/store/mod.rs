@@ -2,10 +2,12 @@
 //!
 //! One task owns it, so a decision made inside [`Store::transact`] is made on the newest state and nobody
 //! comes between the decision and its effect. What must outlive the process is on disk before anybody is told
-//! that it happened; catalogs, which can be had again, are written every few seconds. No rule is decided here.
+//! that it happened; catalogs, which can be had again, are written every few seconds. What several gateways of a
+//! cluster share is changed by one of them at a time, and followed by the others. No rule is decided here.
 
 mod documents;
 mod load;
+mod shared;
 mod writer;
 
 use std::sync::Arc;
@@ -16,10 +18,13 @@ use tokio::{
 };
 
 pub use self::load::{Loaded, held_block, load};
-use self::writer::{Writer, Writing};
+use self::{
+    shared::{Found, Shared},
+    writer::{Writer, Writing},
+};
 use crate::{
     clock::Clock,
-    files::{Persist, PersistError},
+    files::{Exclusive, Persist, PersistError},
     model::{
         code::{Code, Problem},
         ids::Timestamp,
@@ -56,6 +61,8 @@ type Decision = Box<dyn FnOnce(&State, Timestamp) -> Vec<Event> + Send>;
 
 struct Command {
     decide: Decision,
+    /// It may change what the gateways of the cluster share.
+    shared: bool,
     done: oneshot::Sender<Result<(), StoreError>>,
 }
 
@@ -78,8 +85,9 @@ impl Store {
     ) -> Self {
         let (commands, queue) = mpsc::channel(limits::STORE_QUEUE_MAX);
         let (publish, newest) = watch::channel(Arc::new(state.clone()));
-        let writer = Writer::new(persist, folder, tasks.clone(), &state);
-        let owner = Owner { state, publish, writer, clock };
+        let shared = Shared::new(persist.clone());
+        let writer = Writer::new(shared.clone(), persist, folder, tasks.clone(), &state);
+        let owner = Owner { state, publish, writer, shared, clock, tasks: tasks.clone() };
         tasks.spawn("store", owner.run(queue, tasks.clone()));
         Self { commands, state: newest }
     }
@@ -101,7 +109,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`]; then nothing was changed.
     pub async fn apply(&self, event: Event) -> Result<(), StoreError> {
-        self.send(Box::new(move |_, _| vec![event])).await
+        let shared = event.is_shared();
+        self.send(Box::new(move |_, _| vec![event]), shared).await
     }
 
     /// Decides on the newest state and applies what was decided, with nothing in between: the
@@ -125,13 +134,13 @@ impl Store {
                 Vec::new()
             }
         };
-        self.send(Box::new(decide)).await.map_err(|error| error.problem())?;
+        self.send(Box::new(decide), true).await.map_err(|error| error.problem())?;
         told.await.map_err(|_| StoreError::Stopped.problem())?
     }
 
-    async fn send(&self, decide: Decision) -> Result<(), StoreError> {
+    async fn send(&self, decide: Decision, shared: bool) -> Result<(), StoreError> {
         let (done, answer) = oneshot::channel();
-        self.commands.send(Command { decide, done }).await.map_err(|_| StoreError::Stopped)?;
+        self.commands.send(Command { decide, shared, done }).await.map_err(|_| StoreError::Stopped)?;
         answer.await.map_err(|_| StoreError::Stopped)?
     }
 }
@@ -141,7 +150,9 @@ struct Owner {
     state: State,
     publish: watch::Sender<Arc<State>>,
     writer: Writer,
+    shared: Shared,
     clock: Clock,
+    tasks: Tasks,
 }
 
 impl Owner {
@@ -149,6 +160,7 @@ impl Owner {
         let stop = tasks.shutdown().hard();
         tokio::pin!(stop);
         let mut next_tick = self.clock.now();
+        let mut next_look = next_tick + limits::SHARED_LOOK_INTERVAL;
         let mut waiting = Vec::new();
         let mut writing: Option<Writing> = None;
         loop {
@@ -168,6 +180,10 @@ impl Owner {
                     self.take(&mut waiting).await;
                 }
                 () = written => writing = None,
+                () = sleep_until(Instant::from_std(next_look)) => {
+                    self.look().await;
+                    next_look = self.clock.now() + limits::SHARED_LOOK_INTERVAL;
+                }
                 () = sleep_until(Instant::from_std(next_tick)) => {
                     next_tick = self.clock.now() + limits::STORE_TICK;
                     self.state.apply(Event::Tick, self.clock.wall());
@@ -185,15 +201,52 @@ impl Owner {
         self.writer.write_all(&self.state, self.clock.wall()).await;
     }
 
+    /// Looks whether another gateway of the cluster changed what they share.
+    async fn look(&mut self) {
+        let shared = self.shared.clone();
+        match self.tasks.blocking(move || shared.look()).await {
+            Ok(found) => self.accept(found),
+            Err(error) => tracing::warn!(%error, "what the gateways share cannot be looked at"),
+        }
+        self.publish();
+    }
+
+    /// Takes over what another gateway has decided and written.
+    fn accept(&mut self, found: Vec<Found>) {
+        let now = self.clock.wall();
+        for event in shared::events(&self.state, found) {
+            self.state.apply(event, now);
+        }
+    }
+
+    /// Takes the right to change what is shared, and what was changed before.
+    async fn begin(&mut self) -> Result<Exclusive, PersistError> {
+        let shared = self.shared.clone();
+        let (exclusive, found) = self.tasks.blocking(move || shared.begin()).await?;
+        self.accept(found);
+        Ok(exclusive)
+    }
+
     /// Applies what waits, publishes once, then answers.
     async fn take(&mut self, waiting: &mut Vec<Command>) {
         let mut answers = Vec::with_capacity(waiting.len());
+        let mut exclusive = None;
         for command in waiting.drain(..) {
+            if command.shared && exclusive.is_none() {
+                match self.begin().await {
+                    Ok(held) => exclusive = Some(held),
+                    Err(error) => {
+                        answers.push((command.done, Err(error.into())));
+                        continue;
+                    }
+                }
+            }
             let now = self.clock.wall();
             let events = (command.decide)(&self.state, now);
             let result = self.change(events, now).await;
             answers.push((command.done, result));
         }
+        drop(exclusive);
         self.publish();
         for (done, result) in answers {
             // Whoever asked may have gone; the change stands.

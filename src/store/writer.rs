@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 use imbl::{OrdMap, ordmap::DiffItem};
 use serde::Serialize;
 
-use super::documents::{self, Exports, Snapshot};
+use super::{
+    documents::{self, Exports, Snapshot},
+    shared::Shared,
+};
 use crate::{
     files::{Persist, PersistError},
     model::{
@@ -22,6 +25,14 @@ enum Change {
     Remove(String),
 }
 
+impl Change {
+    fn path(&self) -> &String {
+        match self {
+            Self::Put(path, _) | Self::Remove(path) => path,
+        }
+    }
+}
+
 /// Writing that is under way; nobody has to wait for it.
 pub(super) type Writing = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -32,12 +43,19 @@ pub(super) struct Writer {
     tasks: Tasks,
     catalogs: BTreeMap<ClusterId, PeerCatalog>,
     virtual_ips: Arc<VirtualIps>,
+    shared: Shared,
 }
 
 impl Writer {
-    pub(super) fn new(persist: Arc<dyn Persist>, folder: String, tasks: Tasks, state: &State) -> Self {
+    pub(super) fn new(
+        shared: Shared,
+        persist: Arc<dyn Persist>,
+        folder: String,
+        tasks: Tasks,
+        state: &State,
+    ) -> Self {
         let catalogs = state.catalogs.iter().map(|(cluster, held)| (cluster.clone(), held.clone())).collect();
-        Self { persist, folder, tasks, catalogs, virtual_ips: state.virtual_ips.clone() }
+        Self { persist, folder, tasks, catalogs, virtual_ips: state.virtual_ips.clone(), shared }
     }
 
     /// Writes the records that must last before the change counts: exports, peers, tokens.
@@ -48,7 +66,14 @@ impl Writer {
         if !old.exports.ptr_eq(&new.exports) {
             changes.push(put(documents::EXPORTS.to_owned(), Exports::of(new)));
         }
-        self.carry_out(changes).await
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let paths = changes.iter().map(Change::path).cloned().collect::<Vec<_>>();
+        self.carry_out(changes).await?;
+        let shared = self.shared.clone();
+        self.tasks.blocking(move || shared.wrote(&paths)).await;
+        Ok(())
     }
 
     /// Writes the catalogs and virtual IPs that changed since they were last written. A disk that fails costs

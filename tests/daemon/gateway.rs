@@ -76,6 +76,7 @@ pub(crate) struct Gateway {
     child: Child,
     log: PathBuf,
     pub(crate) said: String,
+    socket: String,
     pub(crate) listens: Listens,
 }
 
@@ -132,6 +133,12 @@ impl Cluster {
         serde_json::from_str(&self.call(&words, "").well()).expect("an object")
     }
 
+    /// The same as [`Self::tombolo`], said to one of several gateways.
+    pub(crate) fn ask(&self, gateway: &Gateway, line: &str) -> Told {
+        let words: Vec<&str> = line.split_whitespace().chain(["--socket", &gateway.socket]).collect();
+        self.call(&words, "")
+    }
+
     /// A new token, good for one cluster.
     pub(crate) fn token(&self) -> String {
         self.json("token create --allow-private")["token"].as_str().expect("a token").to_owned()
@@ -185,7 +192,12 @@ impl Cluster {
 
     /// Starts one more gateway of the same cluster beside the first.
     pub(crate) fn start_another(&self, number: u8) -> Gateway {
-        let mut line = self.run_line(&Listens::free());
+        self.start_another_at(number, &Listens::free())
+    }
+
+    /// The same on these ports.
+    pub(crate) fn start_another_at(&self, number: u8, listens: &Listens) -> Gateway {
+        let mut line = self.run_line(listens);
         let range = line.iter_mut().find(|word| **word == self.range).expect("the range");
         *range = format!("127.{number}.{}.0/24", std::process::id() % 256);
         let mut command = Self::program();
@@ -219,7 +231,8 @@ impl Cluster {
         self.call(&words, "")
     }
 
-    /// Everything in the state folder: paths and what is in them, but for locks and sockets.
+    /// Everything in the state folder: paths and what is in them, but for locks, sockets and what gateways say of
+    /// themselves as time passes.
     pub(crate) fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         collect(&self.state(), &mut found);
@@ -237,7 +250,9 @@ fn collect(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.expect("an entry").path();
         let lock = path.file_name().is_some_and(|name| name == "lock" || name == "cas.lock");
-        if path.is_dir() {
+        // Says from time to time which gateways run.
+        let told_anew = path.file_name().is_some_and(|name| name == "replicas");
+        if path.is_dir() && !told_anew {
             collect(&path, found);
         } else if path.is_file() && !lock {
             found.insert(path.clone(), fs::read(&path).expect("a file"));
@@ -251,7 +266,8 @@ impl Gateway {
         let (out, log) = (folder.join(format!("out{name}")), folder.join(format!("err{name}")));
         command.stdout(File::create(&out).expect("a file")).stderr(File::create(&log).expect("a file"));
         let child = command.spawn().expect("it starts");
-        let mut gateway = Self { child, log, said: String::new(), listens: Listens::free() };
+        let mut gateway =
+            Self { child, log, said: String::new(), socket: String::new(), listens: Listens::free() };
         until("it serves", || {
             gateway.said = fs::read_to_string(&out).unwrap_or_default();
             let ended = gateway.child.try_wait().expect("a child of ours");
@@ -262,6 +278,7 @@ impl Gateway {
             let line = gateway.said.lines().find(|line| line.starts_with(name)).expect(name);
             line.split_whitespace().nth(at).expect("a word").trim_start_matches("http://").to_owned()
         };
+        gateway.socket = word("socket", 1);
         gateway.listens = Listens { quic: word("peers", 2), dns: word("dns", 1), admin: word("admin", 1) };
         gateway
     }

@@ -14,6 +14,7 @@ mod exports;
 mod gateway;
 mod kills;
 mod names;
+mod replicas;
 mod signals;
 mod state;
 mod three;

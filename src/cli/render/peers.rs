@@ -125,6 +125,9 @@ fn cause(peer: &PeerStatus) -> String {
         let why = lane.cause.as_deref().unwrap_or("not proved");
         text += &format!("; link to {} {} for {}: {why}", lane.gateway, lane.state, age(lane.state_age_ms));
     }
+    for lane in lanes(peer).iter().filter(|lane| lane.draining) {
+        text += &format!("; {} drains", lane.gateway);
+    }
     if let (true, Some(down)) = (lanes(peer).is_empty(), &peer.link_down) {
         text += &format!("; link down for {}: {}", age(down.age_ms), down.cause);
     }

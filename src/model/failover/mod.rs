@@ -23,7 +23,7 @@
 //! ([`Loads`]). Explicit weights are kept as they are, renormalised over what is available, and no load
 //! figure bends them.
 //!
-//! **Nobody left.** A cluster on a suspect link, ejected, or held back after its return gets nothing while any
+//! **Nobody left.** A cluster on a suspect link, whose gateways drain, ejected, or held back after its return gets nothing while any
 //! other can serve; but it is offered last, because a bad place is better than none. That is what panic means
 //! here: it widens the choice and never prefers an unfit cluster to a fit one. With `panic_percent = 0` the
 //! connection fails at once instead. What can certainly not serve (link down, no endpoint ready, catalog
@@ -132,6 +132,10 @@ impl Default for FailoverPolicy {
 pub trait HealthView {
     /// The link to a peer, the best of its gateways. Never asked for this cluster.
     fn link(&self, cluster: &ClusterId) -> LinkState;
+    /// Whether every gateway of a peer that could be asked drains. Never asked for this cluster.
+    fn drains(&self, _: &ClusterId) -> bool {
+        false
+    }
     /// What is thought of a port of a service in a cluster.
     fn standing(&self, key: &OutlierKey, now: Instant) -> Standing;
     /// When this cluster became able to serve it again after it was not ([`Returns`]); none when it always was.

@@ -224,6 +224,9 @@ impl<H: HealthView + ?Sized> Judge<'_, H> {
         if link == LinkState::Suspect {
             return (Fitness::Suspect, 0, None);
         }
+        if !self.is_own(view) && self.health.drains(&view.cluster) {
+            return (Fitness::Draining, 0, None);
+        }
         if standing == Standing::Probation {
             return (Fitness::Probation, 100, None);
         }

@@ -107,6 +107,8 @@ pub enum Fitness {
         /// When its probation begins.
         until: Instant,
     },
+    /// Its gateways drain: they refuse what is new, or soon will.
+    Draining,
     /// Its link is down.
     LinkDown,
     /// It has no ready endpoint.
@@ -124,7 +126,7 @@ impl Fitness {
     pub(super) fn verdict(self) -> Verdict {
         match self {
             Self::Fit | Self::Returning { .. } | Self::Probation => Verdict::Offered,
-            Self::Held { .. } | Self::Suspect | Self::Ejected { .. } => Verdict::LastResort,
+            Self::Held { .. } | Self::Suspect | Self::Ejected { .. } | Self::Draining => Verdict::LastResort,
             _ => Verdict::Excluded,
         }
     }
@@ -136,7 +138,8 @@ impl Fitness {
             Self::Held { .. } => 1,
             Self::Suspect => 2,
             Self::Ejected { .. } => 3,
-            _ => 4,
+            Self::Draining => 4,
+            _ => 5,
         }
     }
 }
@@ -150,6 +153,7 @@ impl fmt::Display for Fitness {
             Self::Held { .. } => "came back a moment ago, held back",
             Self::Suspect => "its link is suspect",
             Self::Ejected { .. } => "ejected, it kept failing",
+            Self::Draining => "its gateways drain",
             Self::LinkDown => "its link is down",
             Self::NoneReady => "no endpoint is ready",
             Self::WeightZero => "its weight is 0",
@@ -193,8 +197,7 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.fitness.verdict() {
             Verdict::Offered if self.fitness == Fitness::Fit => write!(f, "{}", self.place),
-            Verdict::LastResort => write!(f, "{}; last resort: {}", self.place, self.fitness),
-            Verdict::Offered | Verdict::Excluded => write!(f, "{}; {}", self.place, self.fitness),
+            _ => write!(f, "{}; {}", self.place, self.fitness),
         }
     }
 }

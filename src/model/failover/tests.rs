@@ -273,7 +273,7 @@ fn the_only_cluster_is_offered_although_it_is_suspect_and_says_so() {
     let plan = world.plan();
     let last = plan.pick(&NoLoads, &mut StdRng::seed_from_u64(1)).next().unwrap();
     assert_eq!(last.reason.fitness, Fitness::Suspect);
-    assert!(last.reason.to_string().ends_with("last resort: its link is suspect"));
+    assert!(last.reason.to_string().ends_with("; its link is suspect"));
     assert_eq!((plan.table()[0].share_percent, plan.table()[0].panics), (100, true));
     world.policy.panic_percent = 0;
     assert!(world.plan().is_empty(), "without panic it fails at once");

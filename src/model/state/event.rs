@@ -100,6 +100,23 @@ pub enum Event {
     Locality(Locality),
 }
 
+impl Event {
+    /// Whether it changes what the gateways of a cluster share, and what is on disk before it counts.
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        !matches!(
+            self,
+            Self::Catalog(_)
+                | Self::CatalogSynced(..)
+                | Self::CatalogLoaded { .. }
+                | Self::SessionLost(_)
+                | Self::Tick
+                | Self::Settings(_)
+                | Self::Locality(_)
+        )
+    }
+}
+
 /// A step of a peer's catalog.
 #[derive(Debug, Clone)]
 pub struct CatalogChange {

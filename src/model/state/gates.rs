@@ -7,7 +7,7 @@ use crate::model::{
 };
 
 /// A peer's stream that was let in: what has to be true for it to go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Admitted {
     /// The peer.
     pub cluster: ClusterId,

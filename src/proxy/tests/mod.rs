@@ -22,7 +22,7 @@ use crate::{
         state::{Event, Settings},
         virtual_ip::BindingState,
     },
-    net::{Net as _, Os},
+    net::{Net as _, Os, Stream, TcpListen},
 };
 
 /// Two linked clusters: `west` exports a service with these endpoints, `east` imports it.
@@ -190,6 +190,45 @@ async fn an_unknown_export_and_an_ungranted_one_get_the_same_answer() {
     assert_eq!(unknown, of_another_domain);
     let v1::open_reply::Outcome::Refused(refused) = unknown else { panic!("refused") };
     assert_eq!((refused.origin(), refused.code.as_str()), (v1::Origin::Policy, "TMB-2402"));
+    east.end().await;
+    west.end().await;
+}
+
+/// A client's connection to `export` through `through` in the middle of a conversation, and its other end.
+async fn talking(
+    through: &Cluster,
+    export: &Export,
+    application: &mut Box<dyn TcpListen>,
+) -> (Box<dyn Stream>, Box<dyn Stream>) {
+    let mut client = through.call(export).await;
+    write(&mut client, b"x").await;
+    let mut served = accept(application).await;
+    assert_eq!(read(&mut served, 1).await, b"x");
+    (client, served)
+}
+
+#[tokio::test]
+async fn what_is_open_is_cut_when_its_export_or_its_grant_goes() {
+    let (mut application, address) = application();
+    let (east, west, export) = pair(&[address]).await;
+    let is_reset = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    let (mut client, mut served) = talking(&east, &export, &mut application).await;
+    let other = Grants { default: DefaultGrant::Clusterset, ..Grants::default() };
+    west.apply(Event::Settings(Settings { grants: other, introductions: true, ..Settings::default() }));
+    write(&mut client, b"y").await;
+    assert_eq!(read(&mut served, 1).await, b"y", "another setting cuts nothing");
+    let grants = Grants { default: DefaultGrant::None, ..Grants::default() };
+    west.apply(Event::Settings(Settings { grants, ..Settings::default() }));
+    is_reset(read_to_end(&mut client).await.expect_err("the grant is gone"));
+    is_reset(read_to_end(&mut served).await.expect_err("the grant is gone"));
+
+    west.apply(Event::Settings(Settings::default()));
+    let (mut client, mut served) = talking(&east, &export, &mut application).await;
+    let (mut own, mut own_served) = talking(&west, &export, &mut application).await;
+    west.apply(Event::Unexported(export.name.clone()));
+    for end in [&mut client, &mut served, &mut own, &mut own_served] {
+        is_reset(read_to_end(end).await.expect_err("the export is gone"));
+    }
     east.end().await;
     west.end().await;
 }
