@@ -99,6 +99,7 @@ fn place(source: ExportSource) -> &'static str {
         ExportSource::File => "an [[export]] table of the config file",
         ExportSource::Flag => "`tombolo run --export`",
         ExportSource::State => OURS,
+        ExportSource::Kubernetes => "a ServiceExport of this Kubernetes cluster",
     }
 }
 
@@ -137,6 +138,7 @@ pub(super) async fn unexport(
 fn declared_elsewhere(name: &ServiceName, source: ExportSource) -> Problem {
     let fix = match source {
         ExportSource::Flag => "start the gateway without that `--export`",
+        ExportSource::Kubernetes => "delete the ServiceExport: `kubectl delete serviceexport`",
         ExportSource::File | ExportSource::State => "delete the table there and send the gateway SIGHUP",
     };
     let message = format!("{name} was not exported by {OURS} but by {}", place(source));

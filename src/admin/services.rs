@@ -22,8 +22,10 @@ pub(super) fn all(state: &State, zone: &ZoneName, bindings: &Bindings) -> Vec<Se
 }
 
 fn status(import: &Import, state: &State, zone: &ZoneName, bindings: &Bindings) -> ServiceStatus {
-    let addresses: Vec<Ipv4Addr> =
-        VipKey::of(import).iter().filter_map(|key| state.virtual_ips.get(key)).collect();
+    let keys = VipKey::of(import);
+    let listening = |protocol, number| -> Vec<(Ipv4Addr, u16)> {
+        keys.iter().filter_map(|key| state.listening(key, protocol, number)).collect()
+    };
     ServiceStatus {
         name: import.name.clone(),
         dns_name: zone.service(&import.name).to_string(),
@@ -34,7 +36,7 @@ fn status(import: &Import, state: &State, zone: &ZoneName, bindings: &Bindings) 
             .iter()
             .map(|entry| {
                 let (protocol, number) = (entry.port.protocol, entry.port.number);
-                let (bound_port, state) = listener(&addresses, protocol, number, bindings);
+                let (bound_port, state) = listener(&listening(protocol, number), protocol, bindings);
                 PortStatus {
                     name: entry.port.name.to_string(),
                     protocol: protocol.to_string(),
@@ -56,17 +58,17 @@ fn status(import: &Import, state: &State, zone: &ZoneName, bindings: &Bindings) 
 /// The address of a service that has one.
 pub(super) fn virtual_ip(import: &Import, state: &State) -> Option<String> {
     let key = VipKey::Service(import.name.clone());
-    if import.headless { None } else { state.virtual_ips.get(&key).map(|ip| ip.to_string()) }
+    if import.headless { None } else { state.address(&key).map(|ip| ip.to_string()) }
 }
 
 /// The port that is bound, and the words for it. A headless service has a listener for each endpoint; one
 /// that stands says more of it than those that wait.
-fn listener(ips: &[Ipv4Addr], protocol: Protocol, port: u16, bindings: &Bindings) -> (Option<u16>, String) {
-    let mut found = ips.iter().filter_map(|ip| bindings.get(&(*ip, protocol, port)));
+fn listener(places: &[(Ipv4Addr, u16)], protocol: Protocol, bindings: &Bindings) -> (Option<u16>, String) {
+    let mut found = places.iter().filter_map(|(ip, port)| bindings.get(&(*ip, protocol, *port)));
     let first = found.clone().next();
     let standing = found.find(|binding| binding.state == BindingState::Listening);
     match standing.or(first) {
-        None if ips.is_empty() => (None, "no virtual IP".to_owned()),
+        None if places.is_empty() => (None, "no virtual IP".to_owned()),
         None => (None, "not bound yet".to_owned()),
         Some(binding) => match binding.state {
             BindingState::Listening => (Some(binding.bound_port), "listening".to_owned()),

@@ -136,6 +136,7 @@ impl ExportSpec {
         Export {
             name: self.service_name(),
             ports: self.export_ports(),
+            endpoints: Vec::new(),
             labels: self.labels.clone(),
             idempotent: self.idempotent,
             headless: self.headless,

@@ -115,7 +115,7 @@ impl ZoneSource for ZoneView {
     }
 
     fn virtual_ip(&self, key: &VipKey) -> Option<Ipv4Addr> {
-        self.state.virtual_ips.get(key)
+        self.state.address(key)
     }
 
     fn bound_port(&self, ip: Ipv4Addr, protocol: Protocol, port: u16) -> u16 {

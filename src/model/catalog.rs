@@ -3,7 +3,12 @@
 //! An [`Export`] knows its endpoints' addresses and never leaves this cluster; a [`Row`] is what crosses
 //! the wire and holds aggregates only. How rows travel is `replication`'s matter, how they merge `import`'s.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +66,22 @@ pub enum ExportSource {
     State,
     /// `tombolo run --export`, for the life of the process.
     Flag,
+    /// A ServiceExport of the Kubernetes cluster this gateway belongs to.
+    Kubernetes,
+}
+
+/// One endpoint of an export, where more is known of it than an address.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExportEndpoint {
+    /// Its address; never told to a peer.
+    pub ip: IpAddr,
+    /// Its host name inside the service, if somebody gave it one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<ServiceLabel>,
+    /// Where it is.
+    pub locality: Locality,
+    /// Whether it can serve; only then does it stand in its ports' `to`.
+    pub ready: bool,
 }
 
 /// A service this cluster offers (a `ServiceExport` and what stands behind it).
@@ -70,6 +91,9 @@ pub struct Export {
     pub name: ServiceName,
     /// Its ports, each with its endpoints.
     pub ports: Vec<ExportPort>,
+    /// Its endpoints one by one, each address once; empty where nothing but the ports' addresses is known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<ExportEndpoint>,
     /// Labels that propagate.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -85,6 +109,16 @@ pub struct Export {
     pub incarnation: Incarnation,
     /// Who declared it.
     pub source: ExportSource,
+}
+
+impl Export {
+    /// What clients call the endpoint of that address, inside a headless service.
+    #[must_use]
+    pub fn hostname(&self, ip: IpAddr) -> String {
+        let known = self.endpoints.iter().find(|endpoint| endpoint.ip == ip);
+        let named = known.and_then(|endpoint| endpoint.hostname.as_ref());
+        named.map_or_else(|| super::state::endpoint_hostname(ip), ToString::to_string)
+    }
 }
 
 /// How many endpoints of one locality can serve.

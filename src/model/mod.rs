@@ -7,6 +7,7 @@ pub mod backoff;
 pub mod bands;
 pub mod catalog;
 pub mod code;
+pub mod entrance;
 pub mod failover;
 pub mod ids;
 pub mod import;

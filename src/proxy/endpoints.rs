@@ -22,7 +22,6 @@ use crate::{
         limits::{CONNECT_TIMEOUT, OPEN_TIMEOUT},
         open::Origin,
         outlier::{Admission, Outcome},
-        state::endpoint_hostname,
     },
     net::Net,
 };
@@ -95,7 +94,7 @@ impl Endpoints {
     /// The endpoints in the order of trying: in turn, those that may not be used now last.
     fn order(&self, export: &Export, wanted: &Wanted) -> Vec<SocketAddr> {
         let fits = |address: &&SocketAddr| {
-            wanted.hostname.is_empty() || endpoint_hostname(address.ip()) == wanted.hostname
+            wanted.hostname.is_empty() || export.hostname(address.ip()) == wanted.hostname
         };
         let port = export
             .ports

@@ -103,6 +103,7 @@ mod tests {
         Export {
             name: ServiceName::parse("default/web").expect("a name"),
             ports: Vec::new(),
+            endpoints: Vec::new(),
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
             headless: false,

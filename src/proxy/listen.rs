@@ -143,26 +143,30 @@ impl Listeners {
     /// Takes over which listeners are wanted; returns those whose import is not what it was.
     async fn follow(&mut self, old: Option<&State>, new: &State) -> Vec<Address> {
         let changed: BTreeSet<ServiceName> = match old {
-            Some(old) => new.changes_since(old).imports,
+            Some(old) => {
+                let changes = new.changes_since(old);
+                changes.imports.union(&changes.entrances).cloned().collect()
+            }
             None => new.imports.keys().cloned().collect(),
         };
         let mut wanted: BTreeMap<Address, Route> = BTreeMap::new();
         let mut gone: BTreeSet<Address> = BTreeSet::new();
         for name in changed {
             gone.extend(self.by_service.remove(&name).unwrap_or_default());
-            let routes: Vec<(Ipv4Addr, Route)> = Route::of(new, &name);
+            let routes: Vec<(Address, Route)> = Route::of(new, &name);
             if routes.is_empty() {
                 self.outbound.planner.site.ledger.forget(&name);
                 continue;
             }
-            self.by_service.insert(name, routes.iter().map(|(ip, route)| (*ip, route.port)).collect());
-            wanted.extend(routes.into_iter().map(|(ip, route)| ((ip, route.port), route)));
+            self.by_service.insert(name, routes.iter().map(|(address, _)| *address).collect());
+            wanted.extend(routes);
         }
         // Closed before anything is opened: an address may change its owner.
         for address in gone {
             let same = |entry: &Entry| {
                 wanted.get(&address).is_some_and(|route| {
-                    (&route.service, &route.endpoint) == (&entry.route.service, &entry.route.endpoint)
+                    (&route.service, route.port, &route.endpoint)
+                        == (&entry.route.service, entry.route.port, &entry.route.endpoint)
                 })
             };
             if !self.entries.get(&address).is_some_and(same) {
@@ -172,7 +176,7 @@ impl Listeners {
         let touched = wanted.keys().copied().collect();
         for (address, route) in wanted {
             self.entries.entry(address).or_insert_with(|| Entry {
-                bound_port: route.port,
+                bound_port: address.1,
                 route: Arc::new(route),
                 sockets: Vec::new(),
                 retry_at: None,

@@ -157,11 +157,15 @@ impl Proxy {
         let state = planner.site.state.load_full();
         let import = state.imports.get(name)?;
         let bindings = planner.site.ledger.bindings();
-        let ip = state.virtual_ips.get(&VipKey::Service(name.clone()));
+        let key = VipKey::Service(name.clone());
+        let binding = |number| {
+            let (ip, port) = state.listening(&key, Protocol::Tcp, number)?;
+            bindings.get(&(ip, Protocol::Tcp, port)).copied()
+        };
         let now = planner.site.clock.now();
         let tcp = import.ports.iter().filter(|entry| entry.port.protocol == Protocol::Tcp);
         let explained = tcp.map(|entry| Explained {
-            binding: ip.and_then(|ip| bindings.get(&(ip, Protocol::Tcp, entry.port.number)).copied()),
+            binding: binding(entry.port.number),
             considered: planner.plan(&state, import, entry.port.number, None, now).table().to_vec(),
             port: entry.clone(),
         });

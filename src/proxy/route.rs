@@ -148,19 +148,19 @@ impl Route {
         Self { service, port, endpoint, planned: ArcSwapOption::empty() }
     }
 
-    /// The listeners an import wants, each with its virtual IP.
-    pub(super) fn of(state: &State, name: &ServiceName) -> Vec<(Ipv4Addr, Self)> {
+    /// The listeners an import wants, each with where it listens.
+    pub(super) fn of(state: &State, name: &ServiceName) -> Vec<((Ipv4Addr, u16), Self)> {
         let Some(import) = state.imports.get(name) else { return Vec::new() };
         let ports = || import.ports.iter().filter(|entry| entry.port.protocol == Protocol::Tcp);
         let mut routes = Vec::new();
         for key in VipKey::of(import) {
-            let Some(ip) = state.virtual_ips.get(&key) else { continue };
-            let endpoint = match key {
+            let endpoint = match &key {
                 VipKey::Service(_) => None,
-                VipKey::Endpoint(_, cluster, hostname) => Some((cluster, hostname)),
+                VipKey::Endpoint(_, cluster, hostname) => Some((cluster.clone(), hostname.clone())),
             };
-            for entry in ports() {
-                routes.push((ip, Self::new(name.clone(), entry.port.number, endpoint.clone())));
+            for number in ports().map(|entry| entry.port.number) {
+                let place = state.listening(&key, Protocol::Tcp, number);
+                routes.extend(place.map(|place| (place, Self::new(name.clone(), number, endpoint.clone()))));
             }
         }
         routes

@@ -35,6 +35,11 @@ pub(super) fn virtual_ips(folder: &str) -> String {
     format!("{folder}/virtual-ips.json")
 }
 
+/// The derived Services of a gateway on Kubernetes.
+pub(super) fn entrances(folder: &str) -> String {
+    format!("{folder}/entrances.json")
+}
+
 /// The folder of what this gateway holds of its peers.
 pub(super) fn catalogs(folder: &str) -> String {
     format!("{folder}/catalog")

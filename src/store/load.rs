@@ -45,6 +45,7 @@ pub fn load(
         None => fresh,
     };
     let mut state = State::new(me, settings, virtual_ips);
+    state.entrances = reader.read(&documents::entrances(folder))?;
     let mut events: Vec<Event> = Vec::new();
     for name in persist.list(documents::PEERS)? {
         events.extend(reader.read::<Peer>(&format!("{}/{name}", documents::PEERS))?.map(Event::Peer));

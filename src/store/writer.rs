@@ -12,6 +12,7 @@ use super::{
 use crate::{
     files::{Persist, PersistError},
     model::{
+        entrance::Entrances,
         ids::{ClusterId, Timestamp},
         state::{PeerCatalog, State},
         virtual_ip::VirtualIps,
@@ -44,6 +45,7 @@ pub(super) struct Writer {
     catalogs: BTreeMap<ClusterId, PeerCatalog>,
     virtual_ips: Arc<VirtualIps>,
     shared: Shared,
+    entrances: Option<Entrances>,
 }
 
 impl Writer {
@@ -55,7 +57,8 @@ impl Writer {
         state: &State,
     ) -> Self {
         let catalogs = state.catalogs.iter().map(|(cluster, held)| (cluster.clone(), held.clone())).collect();
-        Self { persist, folder, tasks, catalogs, virtual_ips: state.virtual_ips.clone(), shared }
+        let (virtual_ips, entrances) = (state.virtual_ips.clone(), state.entrances.clone());
+        Self { persist, folder, tasks, catalogs, virtual_ips, shared, entrances }
     }
 
     /// Writes the records that must last before the change counts: exports, peers, tokens.
@@ -97,6 +100,12 @@ impl Writer {
         if !Arc::ptr_eq(&self.virtual_ips, &state.virtual_ips) {
             self.virtual_ips = state.virtual_ips.clone();
             changes.push(put(documents::virtual_ips(&self.folder), state.virtual_ips.clone()));
+        }
+        if let Some(entrances) = &state.entrances
+            && !self.entrances.as_ref().is_some_and(|written| written.is_same(entrances))
+        {
+            self.entrances = Some(entrances.clone());
+            changes.push(put(documents::entrances(&self.folder), entrances.clone()));
         }
         let carried_out = self.carry_out(changes);
         Box::pin(async move {

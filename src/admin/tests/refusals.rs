@@ -58,6 +58,7 @@ async fn exports_that_may_not_be_are_refused_and_change_nothing() {
         Event::Exported(Export {
             name: name(text),
             ports: Vec::new(),
+            endpoints: Vec::new(),
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
             headless: false,

@@ -89,6 +89,10 @@ impl State {
                 self.settings = Arc::new(settings);
                 self.all_names()
             }),
+            Event::Entrance(key, entrance) => {
+                let entrances = self.entrances.get_or_insert_default();
+                entrances.set(key, entrance).then_some(nothing)
+            }
             Event::Locality(locality) => (self.me.locality != locality).then(|| {
                 self.me = Arc::new(Me { locality, ..(*self.me).clone() });
                 self.exports.keys().cloned().collect()

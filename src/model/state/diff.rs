@@ -5,7 +5,10 @@ use std::{collections::BTreeSet, sync::Arc};
 use imbl::{OrdMap, ordmap::DiffItem};
 
 use super::State;
-use crate::model::ids::{ClusterId, ServiceName};
+use crate::model::{
+    entrance::Entrances,
+    ids::{ClusterId, ServiceName},
+};
 
 /// What changed from one state to a later one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub struct Changes {
     pub settings: bool,
     /// Whether any virtual IP changed.
     pub virtual_ips: bool,
+    /// Names whose derived Service came, went or changed.
+    pub entrances: BTreeSet<ServiceName>,
 }
 
 impl Changes {
@@ -40,6 +45,11 @@ impl State {
             imports: changed(&old.imports, &self.imports),
             settings: !Arc::ptr_eq(&old.settings, &self.settings) || !Arc::ptr_eq(&old.me, &self.me),
             virtual_ips: !Arc::ptr_eq(&old.virtual_ips, &self.virtual_ips),
+            entrances: match (&old.entrances, &self.entrances) {
+                (Some(old), Some(new)) => new.changed_since(old),
+                (None, Some(new)) => new.changed_since(&Entrances::default()),
+                (_, None) => BTreeSet::new(),
+            },
         }
     }
 }

@@ -5,12 +5,14 @@ use ipnet::IpNet;
 use super::{Peer, Standing};
 use crate::model::{
     catalog::{Export, Row},
+    entrance::Entrance,
     failover::FailoverPolicy,
     ids::{ClusterId, Epoch, Locality, Seq, ServiceName, SpiffeId, Timestamp},
     policy::{EgressRule, Grants, ImportRule, NamePattern},
     replication::RowChange,
     token::{TokenId, record::TokenRecord},
     trust::Bundle,
+    virtual_ip::VipKey,
 };
 
 /// What the config file says and may say anew while running.
@@ -98,6 +100,8 @@ pub enum Event {
     Settings(Settings),
     /// This gateway runs elsewhere than before.
     Locality(Locality),
+    /// The derived Service of a name came, went or changed.
+    Entrance(VipKey, Option<Entrance>),
 }
 
 impl Event {

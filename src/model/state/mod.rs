@@ -11,7 +11,11 @@ mod gates;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    sync::Arc,
+};
 
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
@@ -22,7 +26,8 @@ pub use self::{
     gates::Admitted,
 };
 use super::{
-    catalog::{Export, HeadlessEndpoint, Row},
+    catalog::{Export, HeadlessEndpoint, Protocol, Row, ZoneReady},
+    entrance::{Entrance, Entrances},
     ids::{
         ClusterId, Epoch, ExportId, GatewayId, Locality, Seq, ServiceLabel, ServiceName, Timestamp,
         TrustDomain,
@@ -30,7 +35,7 @@ use super::{
     import::{Freshness, Import},
     token::{TokenId, record::TokenRecord},
     trust::Bundle,
-    virtual_ip::VirtualIps,
+    virtual_ip::{VipKey, VirtualIps},
 };
 
 /// Who this gateway is; fixed at first start, but for the locality.
@@ -178,8 +183,10 @@ pub struct State {
     pub catalogs: OrdMap<ClusterId, PeerCatalog>,
     /// Every name of the clusterset, merged.
     pub imports: OrdMap<ServiceName, Arc<Import>>,
-    /// The address of every import.
+    /// The address of every import on this host.
     pub virtual_ips: Arc<VirtualIps>,
+    /// On Kubernetes, the derived Services by which clients come instead; none elsewhere.
+    pub entrances: Option<Entrances>,
     /// Join tokens issued here.
     pub tokens: OrdMap<TokenId, Arc<TokenRecord>>,
 }
@@ -197,6 +204,7 @@ impl State {
             catalogs: OrdMap::new(),
             imports: OrdMap::new(),
             virtual_ips: Arc::new(virtual_ips),
+            entrances: None,
             tokens: OrdMap::new(),
         }
     }
@@ -214,6 +222,28 @@ impl State {
         serving.all(|peer| self.catalogs.get(&peer.cluster).is_some_and(|catalog| catalog.synced))
     }
 
+    /// The address that clients dial for a name: its derived Service's on Kubernetes, else its virtual IP.
+    #[must_use]
+    pub fn address(&self, key: &VipKey) -> Option<Ipv4Addr> {
+        match &self.entrances {
+            Some(entrances) => entrances.get(key).and_then(Entrance::ipv4),
+            None => self.virtual_ips.get(key),
+        }
+    }
+
+    /// Where this gateway listens for a name's port: what a derived Service leads to on Kubernetes, else the
+    /// port itself on the virtual IP.
+    #[must_use]
+    pub fn listening(&self, key: &VipKey, protocol: Protocol, port: u16) -> Option<(Ipv4Addr, u16)> {
+        match &self.entrances {
+            Some(entrances) => {
+                let entered = entrances.get(key)?.listening(protocol, port)?;
+                Some((Ipv4Addr::UNSPECIFIED, entered))
+            }
+            None => self.virtual_ips.get(key).map(|ip| (ip, port)),
+        }
+    }
+
     /// This cluster's own export as a row beside the peers', for merging.
     fn own_row(&self, export: &Export) -> Row {
         let row = export_row(export, &self.me.locality, ExportId([0; 16]));
@@ -222,15 +252,40 @@ impl State {
 }
 
 /// The endpoints of a headless export: one a distinct address, named by it as the standard's system ids are
-/// (`10.1.2.3` is `10-1-2-3`).
+/// (`10.1.2.3` is `10-1-2-3`) unless somebody gave it a name.
 fn headless_endpoints(export: &Export, locality: &Locality) -> Vec<HeadlessEndpoint> {
+    let hostname = |ip| ServiceLabel::parse(&export.hostname(ip)).ok();
+    if !export.endpoints.is_empty() {
+        let known = export.endpoints.iter().filter_map(|endpoint| {
+            let (locality, ready) = (endpoint.locality.clone(), endpoint.ready);
+            Some(HeadlessEndpoint { hostname: hostname(endpoint.ip)?, locality, ready })
+        });
+        return known.collect();
+    }
     let addresses: BTreeSet<_> =
         export.ports.iter().flat_map(|port| port.to.iter().map(std::net::SocketAddr::ip)).collect();
-    let named = |ip: std::net::IpAddr| {
-        let hostname = ServiceLabel::parse(&endpoint_hostname(ip)).ok()?;
-        Some(HeadlessEndpoint { hostname, locality: locality.clone(), ready: true })
-    };
+    let named =
+        |ip| Some(HeadlessEndpoint { hostname: hostname(ip)?, locality: locality.clone(), ready: true });
     addresses.into_iter().filter_map(named).collect()
+}
+
+/// How many endpoints an export has, by where they are.
+fn zones(export: &Export, here: &Locality) -> Vec<ZoneReady> {
+    if export.endpoints.is_empty() {
+        // Ports may list different endpoints; a service is as able as its best port.
+        let total = export.ports.iter().map(|port| port.to.len()).max().unwrap_or(0);
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
+        return vec![ZoneReady { locality: here.clone(), ready: total, total }];
+    }
+    let mut zones: BTreeMap<&Locality, (u32, u32)> = BTreeMap::new();
+    for endpoint in &export.endpoints {
+        let (ready, total) = zones.entry(&endpoint.locality).or_default();
+        *ready = ready.saturating_add(u32::from(endpoint.ready));
+        *total = total.saturating_add(1);
+    }
+    let zone =
+        |(locality, (ready, total)): (&Locality, _)| ZoneReady { locality: locality.clone(), ready, total };
+    zones.into_iter().map(zone).collect()
 }
 
 /// How an endpoint of a headless service is called when nobody gave it a name.
@@ -248,18 +303,15 @@ pub fn endpoint_hostname(ip: std::net::IpAddr) -> String {
 /// The row a peer is told of an export: aggregates, no address.
 #[must_use]
 pub fn export_row(export: &Export, locality: &Locality, export_id: ExportId) -> Row {
-    // Ports may list different endpoints; a service is as able as its best port.
-    let total = export.ports.iter().map(|port| port.to.len()).max().unwrap_or(0);
-    let total = u32::try_from(total).unwrap_or(u32::MAX);
     let endpoints = if export.headless { headless_endpoints(export, locality) } else { Vec::new() };
     Row {
         name: export.name.clone(),
         seq: 0,
         export_id,
         ports: export.ports.iter().map(|port| port.port.clone()).collect(),
-        zones: vec![super::catalog::ZoneReady { locality: locality.clone(), ready: total, total }],
+        zones: zones(export, locality),
         labels: export.labels.clone(),
-        annotations: std::collections::BTreeMap::new(),
+        annotations: BTreeMap::new(),
         created: export.created,
         headless: export.headless,
         idempotent: export.idempotent,

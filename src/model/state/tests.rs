@@ -82,6 +82,7 @@ fn export(service: &str, to: &[&str]) -> Export {
             port: port(80),
             to: to.iter().map(|address| address.parse().expect("an address")).collect(),
         }],
+        endpoints: Vec::new(),
         labels: BTreeMap::new(),
         idempotent: false,
         headless: false,

@@ -332,6 +332,7 @@ pub(super) fn export_of(name: &str, number: u16, to: &[SocketAddr]) -> Export {
     Export {
         name: ServiceName::parse(name).expect("a name"),
         ports: vec![ExportPort { port, to: to.to_vec() }],
+        endpoints: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         idempotent: false,
         headless: false,
