@@ -26,6 +26,7 @@ pub mod link;
 // Floor 4: sources and sinks.
 pub mod admin;
 pub mod dns;
+pub mod kubernetes;
 pub mod peer;
 pub mod proxy;
 

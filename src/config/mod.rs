@@ -29,8 +29,8 @@ pub use export::{ExportFlags, ExportSpec, PortSpec};
 pub use load::{FileText, Overrides};
 pub use reference::reference_page;
 pub use sections::{
-    Advertise, Affinity, Caller, Egress, Empty, Failover, Grant, Guardrail, Import, ImportAction, Limits,
-    Listen, Lives, Names,
+    Advertise, Affinity, Caller, Egress, Empty, Failover, Grant, Guardrail, Import, ImportAction, Kubernetes,
+    Limits, Listen, Lives, Names,
 };
 
 /// All settings of a gateway. Every key has a default, so the file may be empty.
@@ -57,6 +57,8 @@ pub struct Config {
     pub advertise: Advertise,
     /// The zone and the virtual IPs.
     pub names: Names,
+    /// The Kubernetes cluster this gateway belongs to.
+    pub kubernetes: Kubernetes,
     /// Lives of what the cluster's CA issues.
     pub identity: Lives,
     /// The caps an operator may change.
@@ -99,6 +101,7 @@ impl Default for Config {
             listen: Listen::default(),
             advertise: Advertise::default(),
             names: Names::default(),
+            kubernetes: Kubernetes::default(),
             identity: Lives::default(),
             limits: Limits::default(),
             exports: Vec::new(),

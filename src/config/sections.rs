@@ -62,6 +62,25 @@ impl Default for Names {
     }
 }
 
+/// `[kubernetes]`: the cluster this gateway belongs to, if it is one of Kubernetes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kubernetes {
+    /// Whether exports and names come from its API server, and go there.
+    pub enabled: bool,
+    /// Where the derived Services stand: the namespace of the gateways.
+    pub namespace: String,
+    /// The labels of the gateways' pods.
+    pub selector: BTreeMap<String, String>,
+}
+
+impl Default for Kubernetes {
+    fn default() -> Self {
+        let label = ("app.kubernetes.io/name".to_owned(), "tombolo".to_owned());
+        Self { enabled: false, namespace: "tombolo-system".to_owned(), selector: BTreeMap::from([label]) }
+    }
+}
+
 /// `[identity]`: lives of what this cluster's CA issues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

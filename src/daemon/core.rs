@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::{
     exports,
     home::{Home, Opened},
+    kubernetes,
     names::{self, Started, ZoneView},
     renewal::Renewal,
     replicas::Replicas,
@@ -24,6 +25,7 @@ use crate::{
     clock::Clock,
     config::Config,
     identity::{CurrentSvid, Identity, Tls, Trust, WallClock},
+    kubernetes::Kubernetes,
     ledger::Ledger,
     link::{self, Caller, Lane, Links, QuicKeys, stream::CallStream},
     model::{
@@ -74,6 +76,8 @@ pub struct Core {
     pub peers: Peers,
     /// The proxy.
     pub proxy: Proxy,
+    /// The Kubernetes cluster this gateway belongs to, if it is in one.
+    pub kubernetes: Option<Kubernetes>,
     pub(super) config: Config,
     pub(super) clock: Clock,
     pub(super) tasks: Tasks,
@@ -120,6 +124,7 @@ struct Ground {
     store: Store,
     ledger: Ledger,
     replicas: Replicas,
+    kubernetes: Option<Kubernetes>,
 }
 
 /// What links hand to sessions.
@@ -150,7 +155,22 @@ impl Core {
         let (store, guard) = open_store(&config, &home, &*net, &security, &replicas, &clock, &tasks).await?;
         let ledger = Ledger::new(clock.clone());
         let declared = watch::Sender::new(exports::declared(&config));
-        let ground = Ground { config, home, net, clock, tasks, shards, security, store, ledger, replicas };
+        let kubernetes = kubernetes::start(&config, &home, &store, &clock, &tasks)
+            .await
+            .inspect_err(|_| tasks.shutdown().stop("not started"))?;
+        let ground = Ground {
+            config,
+            home,
+            net,
+            clock,
+            tasks,
+            shards,
+            security,
+            store,
+            ledger,
+            replicas,
+            kubernetes,
+        };
         let inbound = ground.inbound();
         let opened = ground.open_links(quic_keys, &inbound).await;
         // Told before the parts are dropped: what ends now ends because of this.
@@ -161,13 +181,15 @@ impl Core {
         let proxy = ground.start_proxy(&links, inbound, open_files);
         ground.renew_svid();
         let rotation = ground.rotate_roots();
-        let Ground { config, home, net, clock, tasks, shards, store, ledger, replicas, .. } = ground;
+        let Ground { config, home, net, clock, tasks, shards, store, ledger, replicas, kubernetes, .. } =
+            ground;
         Ok(Self {
             store,
             links,
             ledger,
             peers,
             proxy,
+            kubernetes,
             config,
             clock,
             tasks,
@@ -302,12 +324,14 @@ impl Ground {
     }
 
     fn start_proxy(&self, links: &Links, inbound: proxy::Inbound, open_files: u64) -> Proxy {
+        let kubernetes = self.kubernetes.clone();
         Proxy::start(proxy::Parts {
             inbound,
             state: self.store.watch(),
             policies: policies(&self.store),
             links: links.clone(),
             shards: self.shards.clone(),
+            attribute: Arc::new(move |ip| kubernetes.as_ref()?.caller(ip)),
             open_files,
         })
     }
@@ -386,7 +410,9 @@ async fn open_store(
     for warning in &loaded.warnings {
         tracing::warn!(code = %Code::STATE_RECOVERED, error = %warning, "a state file was damaged");
     }
-    let store = Store::start(loaded.state, home.persist.clone(), home.folder(), clock.clone(), tasks);
+    let mut state = loaded.state;
+    state.entrances = config.kubernetes.enabled.then(|| state.entrances.take().unwrap_or_default());
+    let store = Store::start(state, home.persist.clone(), home.folder(), clock.clone(), tasks);
     let (config, replicas, clock) = (config.clone(), replicas.clone(), clock.clone());
     // In one piece: each piece is written to disk before it counts.
     let declare =

@@ -49,9 +49,13 @@ pub(super) fn events(
         events.push(Event::Exported(export(spec, state.exports.get(&name).map(AsRef::as_ref), clock)));
         declared.insert(name);
     }
-    let withdrawn = state.exports.iter().filter(|(name, export)| {
-        export.source != ExportSource::State && !declared.contains(*name) && !elsewhere.contains(*name)
-    });
+    let stands = |name: &ServiceName, export: &Export| match export.source {
+        ExportSource::State => true,
+        // Until Kubernetes says otherwise, also while its API server is away.
+        ExportSource::Kubernetes => config.kubernetes.enabled,
+        ExportSource::File | ExportSource::Flag => declared.contains(name) || elsewhere.contains(name),
+    };
+    let withdrawn = state.exports.iter().filter(|(name, export)| !stands(name, export));
     events.extend(withdrawn.map(|(name, _)| Event::Unexported(name.clone())));
     Ok(events)
 }

@@ -8,6 +8,7 @@ pub mod core;
 mod exports;
 mod front;
 mod home;
+mod kubernetes;
 mod names;
 mod reload;
 mod renewal;

@@ -13,6 +13,7 @@ use crate::{
             schema,
         },
     },
+    kubernetes::Kubernetes,
     metrics::Metrics,
     model::{
         code::Problem,
@@ -37,6 +38,7 @@ pub(super) fn parts(
 ) -> admin::Parts {
     let (zone, explain, tokens, joining) = (core.clone(), core.clone(), core.clone(), core.clone());
     let (peers, acting, rotation) = (core.peers.clone(), core.peers.clone(), core.rotation.clone());
+    let kubernetes = core.kubernetes.clone();
     admin::Parts {
         store: core.store.clone(),
         links: core.links.clone(),
@@ -79,7 +81,7 @@ pub(super) fn parts(
             let peers = peers.clone();
             Box::pin(async move { peers.unconfirmed(&name, patience).await })
         }),
-        warnings: Arc::new(Vec::new),
+        warnings: Arc::new(move || kubernetes.as_ref().map(Kubernetes::warnings).unwrap_or_default()),
     }
 }
 

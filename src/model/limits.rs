@@ -351,6 +351,27 @@ pub const CALL_QUEUE_MAX: usize = 16;
 /// Things remembered for `tombolo events` and the API.
 pub const EVENTS_KEPT_MAX: usize = 1_000;
 
+// --- Kubernetes ---
+
+/// Derived Services of one headless import.
+pub const ENTRANCES_PER_IMPORT_MAX: usize = 100;
+/// What the API server said that waits to be taken over.
+pub const API_EVENTS_QUEUE_MAX: usize = 4_096;
+/// What the API server said that is taken over at once, before exports are told.
+pub const API_EVENTS_BATCH_MAX: usize = 1_024;
+/// Time for the API server to take a connection, or to answer a write.
+pub const API_SERVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Pause after each write, so at most 100 a second.
+pub const API_WRITE_PAUSE: Duration = Duration::from_millis(10);
+/// Without any change, what is written is compared with what should be this often.
+pub const API_IDLE_LOOK: Duration = Duration::from_secs(300);
+/// A pod has had its address for this long before it is believed to be its sender.
+pub const POD_ADDRESS_SETTLED: Duration = Duration::from_secs(2);
+/// Life of the Lease of the gateway that writes.
+pub const LEASE_LIFE: Duration = Duration::from_secs(15);
+/// Pause between two looks at the Lease.
+pub const LEASE_RENEWAL: Duration = Duration::from_secs(4);
+
 // --- admin and metrics ---
 
 /// Bytes of one request's body.

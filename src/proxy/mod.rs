@@ -20,6 +20,7 @@ mod tcp;
 
 use std::{
     fmt,
+    net::IpAddr,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
@@ -47,6 +48,9 @@ use crate::{
 /// state change.
 pub type Policies = Arc<dyn Fn(&ServiceName) -> FailoverPolicy + Send + Sync>;
 
+/// Tells whose an address is, if that is certain.
+pub type Attribute = Arc<dyn Fn(IpAddr) -> Option<SpiffeId> + Send + Sync>;
+
 /// What the proxy needs, beside what [`Inbound`] has.
 pub struct Parts {
     /// The half that links hand streams to.
@@ -57,6 +61,8 @@ pub struct Parts {
     pub links: Links,
     /// The data runtimes.
     pub shards: Shards,
+    /// Who a client is that the settings do not name.
+    pub attribute: Attribute,
     /// Where connections go.
     pub policies: Policies,
     /// Files this process may open; half of them may be listeners.
@@ -105,13 +111,13 @@ impl Proxy {
     /// Begins to listen for clients.
     #[must_use]
     pub fn start(parts: Parts) -> Self {
-        let Parts { inbound, state, links, shards, policies, open_files } = parts;
+        let Parts { inbound, state, links, shards, attribute, policies, open_files } = parts;
         let unknown = unknown_caller(&inbound);
         let site = inbound.0;
         let tasks = site.tasks.clone();
         tasks.spawn("link health", health::run(site.clone(), links.clone()));
         let planner = Planner { site, links, policies };
-        let outbound = Arc::new(Outbound { planner, shards, unknown });
+        let outbound = Arc::new(Outbound { planner, shards, attribute, unknown });
         let (stop, closed) = (CancellationToken::new(), CancellationToken::new());
         let listeners = Listeners::new(outbound.clone(), state, open_files);
         tasks.spawn("listeners", listeners.run(stop.clone(), closed.clone()));

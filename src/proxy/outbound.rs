@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{
+    Attribute,
     allowed::{Foothold, Ground},
     attempt::{self, Attempt, Judged, PeerWay, Way},
     endpoints::Wanted,
@@ -43,6 +44,8 @@ use crate::{
 pub(super) struct Outbound {
     pub(super) planner: Planner,
     pub(super) shards: Shards,
+    /// Who a client is that the settings do not name.
+    pub(super) attribute: Attribute,
     /// Who a client is whose address says nothing.
     pub(super) unknown: SpiffeId,
 }
@@ -154,7 +157,7 @@ impl Outbound {
     fn foothold(&self, route: &Route, from: IpAddr, own: bool) -> Option<Foothold> {
         let site = &self.planner.site;
         let state = site.state.load();
-        let (service, caller) = (route.service.clone(), self.caller(&state, from).clone());
+        let (service, caller) = (route.service.clone(), self.caller(&state, from));
         let ground = if own {
             let incarnation = state.exports.get(&service)?.incarnation;
             Ground::Own { service, incarnation, caller }
@@ -193,15 +196,16 @@ impl Outbound {
         }
     }
 
-    fn caller<'a>(&'a self, state: &'a State, from: IpAddr) -> &'a SpiffeId {
+    fn caller(&self, state: &State, from: IpAddr) -> SpiffeId {
         let named = state.settings.callers.iter().find(|(source, _)| source.contains(&from));
-        named.map_or(&self.unknown, |(_, identity)| identity)
+        let named = named.map(|(_, identity)| identity.clone());
+        named.or_else(|| (self.attribute)(from)).unwrap_or_else(|| self.unknown.clone())
     }
 
     /// Whether the egress rules let this client call.
     fn lets_out(&self, route: &Route, from: IpAddr) -> bool {
         let state = self.planner.site.state.load();
-        let decision = state.may_call_out(&route.service, self.caller(&state, from));
+        let decision = state.may_call_out(&route.service, &self.caller(&state, from));
         if !decision.allowed {
             tracing::debug!(service = %route.service, %from, reason = %decision.reason, "client not let out");
             self.count(route, None, "policy");

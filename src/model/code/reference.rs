@@ -15,6 +15,7 @@ pub(super) const RANGES: &[(u16, &str)] = &[
     (2200, "Names and virtual IPs"),
     (2300, "Proxied connections"),
     (2400, "Authorization"),
+    (3000, "Kubernetes"),
     (4000, "Limits"),
 ];
 

@@ -1,4 +1,5 @@
-//! Codes 20xx to 24xx and 40xx: links, catalogs, names, proxied connections, authorization, limits.
+//! Codes 20xx to 24xx, 30xx and 40xx: links, catalogs, names, proxied connections, authorization,
+//! Kubernetes, limits.
 
 use super::{Code, CodeInfo, codes};
 
@@ -148,6 +149,13 @@ codes! {
     GUARDRAIL_REFUSED = 2405, "refused by a guardrail",
         "A guardrail of this cluster overrides the grants.",
         "ask whoever set the guardrail";
+
+    KUBERNETES_CONFIG = 3001, "no way to the API server",
+        "`kubernetes.enabled` is true, and neither a service account nor a kubeconfig says where the API server is.",
+        "run the gateway in a pod with a service account, or set KUBECONFIG";
+    API_SERVER_AWAY = 3002, "API server does not answer",
+        "Objects of this kind cannot be followed: the API server is away, refuses, or does not know the kind. What was known stays true.",
+        "look at the reason; for a kind it does not know, `kubectl apply` the custom resource definitions";
 
     CONNECTIONS_LIMIT = 4001, "too many connections",
         "The gateway proxies as many connections as it may.",

@@ -175,6 +175,7 @@ impl Cluster {
             state: receiver,
             links: links.clone(),
             shards: shards.clone(),
+            attribute: Arc::new(|_| None),
             policies: Arc::new(|_| FailoverPolicy::default()),
             open_files,
         });

@@ -1,0 +1,119 @@
+//! What a ServiceExport is told of itself: the standard's conditions, with the standard's reasons. Pure.
+
+use serde_json::{Value, json};
+
+use super::exporting::Invalid;
+use crate::model::{ids::Timestamp, import::Import};
+
+/// One condition without its times.
+struct Condition {
+    kind: &'static str,
+    holds: bool,
+    reason: String,
+    message: String,
+}
+
+/// The conditions of a ServiceExport. `invalid` says why it exports nothing; `import` is what its name is in
+/// the whole clusterset. A condition that says what it said keeps its time.
+pub(super) fn of_export(
+    invalid: Option<&Invalid>,
+    import: Option<&Import>,
+    generation: i64,
+    known: &[Value],
+    now: Timestamp,
+) -> Vec<Value> {
+    let conditions = match invalid {
+        Some(invalid) => vec![refused(invalid), ready(false), no_conflict()],
+        None => vec![
+            Condition {
+                kind: "Valid",
+                holds: true,
+                reason: "Valid".to_owned(),
+                message: "the Service can be exported".to_owned(),
+            },
+            ready(import.is_some()),
+            import.map_or_else(no_conflict, conflict),
+        ],
+    };
+    conditions.iter().map(|condition| dated(condition, generation, known, now)).collect()
+}
+
+fn refused(invalid: &Invalid) -> Condition {
+    let (reason, message) = match invalid {
+        Invalid::NoService => ("NoService", "there is no Service of this name".to_owned()),
+        Invalid::ServiceType => {
+            ("InvalidServiceType", "a Service of type ExternalName cannot be exported".to_owned())
+        }
+        Invalid::Refused(reason) => ("NotAllowed", reason.to_string()),
+        Invalid::Name(error) => ("NotAllowed", error.clone()),
+    };
+    Condition { kind: "Valid", holds: false, reason: reason.to_owned(), message }
+}
+
+fn ready(exported: bool) -> Condition {
+    let (reason, message) = if exported {
+        ("Exported", "the Service is offered to the clusterset")
+    } else {
+        ("Pending", "the Service is not offered")
+    };
+    Condition { kind: "Ready", holds: exported, reason: reason.to_owned(), message: message.to_owned() }
+}
+
+fn no_conflict() -> Condition {
+    let (reason, message) = ("NoConflicts".to_owned(), "all exports of this name agree".to_owned());
+    Condition { kind: "Conflict", holds: false, reason, message }
+}
+
+fn conflict(import: &Import) -> Condition {
+    if import.conflicts.is_empty() {
+        return no_conflict();
+    }
+    let messages: Vec<&str> = import.conflicts.iter().map(|conflict| conflict.message.as_str()).collect();
+    Condition {
+        kind: "Conflict",
+        holds: true,
+        reason: import.conflict_reason(),
+        message: messages.join("; "),
+    }
+}
+
+fn dated(condition: &Condition, generation: i64, known: &[Value], now: Timestamp) -> Value {
+    let status = if condition.holds { "True" } else { "False" };
+    let before = known.iter().find(|value| value["type"] == condition.kind);
+    let since = before
+        .filter(|before| before["status"] == status)
+        .and_then(|before| before["lastTransitionTime"].as_str())
+        .map_or_else(|| time(now), str::to_owned);
+    json!({
+        "type": condition.kind,
+        "status": status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "observedGeneration": generation,
+        "lastTransitionTime": since,
+    })
+}
+
+/// A moment as the API server writes it.
+pub(super) fn time(at: Timestamp) -> String {
+    let seconds = i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX);
+    k8s_openapi::jiff::Timestamp::from_second(seconds).unwrap_or_default().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_that_stays_keeps_its_time() {
+        let first = of_export(Some(&Invalid::NoService), None, 1, &[], Timestamp(1_000_000));
+        let (valid, again) =
+            (&first[0], of_export(Some(&Invalid::NoService), None, 1, &first, Timestamp(9_000_000)));
+        assert_eq!((valid["status"].as_str(), valid["reason"].as_str()), (Some("False"), Some("NoService")));
+        assert_eq!(valid["lastTransitionTime"], "1970-01-01T00:16:40Z");
+        assert_eq!(first, again);
+        let mended = of_export(None, None, 1, &first, Timestamp(9_000_000));
+        assert_eq!(mended[0]["lastTransitionTime"], "1970-01-01T02:30:00Z");
+        assert_eq!(mended[1]["lastTransitionTime"], valid["lastTransitionTime"], "not ready before or after");
+    }
+}

@@ -1,0 +1,104 @@
+//! What stands in the API server for an import.
+
+use super::*;
+use crate::model::{
+    catalog::{Port, Row, ZoneReady},
+    ids::{ClusterId, ExportId, Locality, Timestamp},
+    import::{Freshness, merge},
+};
+
+fn import(ports: &[(&str, u16)]) -> Import {
+    let ports = ports.iter().map(|(name, number)| Port {
+        name: (*name).into(),
+        number: *number,
+        protocol: Protocol::Tcp,
+        app_protocol: "".into(),
+    });
+    let row = Row {
+        name: ServiceName::parse("shop/web").expect("a name"),
+        seq: 1,
+        export_id: ExportId([1; 16]),
+        ports: ports.collect(),
+        zones: vec![ZoneReady { locality: Locality::default(), ready: 1, total: 1 }],
+        labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
+        created: Timestamp(1),
+        headless: false,
+        idempotent: false,
+        endpoints: Vec::new(),
+    };
+    merge(&[(ClusterId::parse("west").expect("an id"), &row, Freshness::Fresh)]).expect("an import")
+}
+
+fn key() -> VipKey {
+    "shop/web".parse().expect("a key")
+}
+
+fn place() -> Place {
+    let selector = BTreeMap::from([("app".to_owned(), "tombolo".to_owned())]);
+    Place { namespace: "tombolo-system".to_owned(), selector }
+}
+
+/// The object as the API server has it, with what it adds by itself.
+fn there(object: &Object) -> Written {
+    let mut data = object.body.clone();
+    let texts = |value: &Value| -> BTreeMap<String, String> {
+        let entries = value.as_object().into_iter().flatten();
+        entries.map(|(key, text)| (key.clone(), text.as_str().unwrap_or_default().to_owned())).collect()
+    };
+    let (labels, annotations) = (texts(&data["metadata"]["labels"]), texts(&data["metadata"]["annotations"]));
+    data["spec"]["sessionAffinity"] = "None".into();
+    Written { labels, annotations, data }
+}
+
+#[test]
+fn a_port_that_stays_keeps_where_it_leads() {
+    let mut taken = BTreeSet::new();
+    let first = entrance_ports(&key(), &import(&[("http", 80)]), None, &mut taken);
+    let known = Entrance { addresses: Vec::new(), ports: first.clone() };
+    let both = import(&[("admin", 81), ("http", 80)]);
+    let second = entrance_ports(&key(), &both, Some(&known), &mut taken);
+    assert_eq!(second.len(), 2);
+    assert!(second.contains(&first[0]));
+    assert_eq!(taken.len(), 2);
+}
+
+#[test]
+fn an_object_stands_until_somebody_changes_it_or_more_is_asked_for() {
+    let ports = [EntrancePort { protocol: Protocol::Tcp, number: 80, listening: 12_000 }];
+    let object = entrance(&key(), &import(&[("http", 80)]), &ports, &place());
+    let written = there(&object);
+    assert!(object.stands_as(&written), "defaults are no change");
+    let mut changed = written.clone();
+    changed.data["spec"]["selector"]["app"] = "another".into();
+    assert!(!object.stands_as(&changed));
+    let other = [EntrancePort { protocol: Protocol::Tcp, number: 80, listening: 12_001 }];
+    assert!(!entrance(&key(), &import(&[("http", 80)]), &other, &place()).stands_as(&written));
+}
+
+#[test]
+fn a_service_import_waits_for_its_address_and_then_shows_it() {
+    let import = import(&[("http", 80)]);
+    let waiting = service_import(&import, &[], 0);
+    assert!(waiting.body["spec"].get("ips").is_none());
+    assert_eq!(waiting.status.expect("a status")["conditions"][0]["reason"], "Pending");
+    let ready = service_import(&import, &["10.96.1.2".parse().expect("an address")], 0);
+    assert_eq!(ready.body["spec"]["ips"], json!(["10.96.1.2"]));
+    assert_eq!(ready.body["spec"]["ipFamilies"], json!(["IPv4"]));
+    assert_eq!(ready.body["spec"]["type"], "ClusterSetIP");
+    let status = ready.status.expect("a status");
+    assert_eq!(
+        (&status["clusters"][0]["cluster"], &status["conditions"][0]["status"]),
+        (&json!("west"), &json!("True"))
+    );
+}
+
+#[test]
+fn a_slice_names_its_source_and_leads_to_this_cluster() {
+    let import = import(&[("http", 80)]);
+    let address = |_: &VipKey| Some("10.96.1.2".parse().expect("an address"));
+    let slice = slice(&import, &import.clusters[0], &address).expect("a slice");
+    assert_eq!(slice.body["metadata"]["labels"][SOURCE_CLUSTER], "west");
+    assert_eq!(slice.body["endpoints"][0]["addresses"], json!(["10.96.1.2"]));
+    assert_eq!(slice.key.namespace, "shop");
+}

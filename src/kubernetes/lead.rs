@@ -1,0 +1,158 @@
+//! Which of the gateways writes: the one that holds the Lease. The others know all it knows, and go on
+//! serving while nobody writes.
+
+use std::{pin::pin, time::Instant};
+
+use k8s_openapi::{
+    api::coordination::v1::{Lease, LeaseSpec},
+    apimachinery::pkg::apis::meta::v1::MicroTime,
+    jiff,
+};
+use kube::{
+    Api, Client,
+    api::{ObjectMeta, PostParams},
+};
+use tokio::{sync::watch, time::sleep};
+
+use super::Parts;
+use crate::{
+    clock::Clock,
+    model::limits::{LEASE_LIFE, LEASE_RENEWAL},
+};
+
+/// What the Lease is called, in the gateways' namespace.
+const NAME: &str = "tombolo-writer";
+
+/// Begins to hold or to wait for the Lease; tells whether this gateway may write.
+pub(super) fn start(client: &Client, parts: &Parts) -> watch::Receiver<bool> {
+    let (tell, leads) = watch::channel(false);
+    let candidate = Candidate {
+        leases: Api::namespaced(client.clone(), &parts.namespace),
+        identity: parts.identity.clone(),
+        clock: parts.clock.clone(),
+        tell,
+        seen: None,
+        renewed: None,
+    };
+    let soft = parts.tasks.shutdown().soft();
+    parts.tasks.spawn("kubernetes lease", async move {
+        let mut candidate = candidate;
+        let mut soft = pin!(soft);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut soft => break,
+                () = candidate.step() => {}
+            }
+            tokio::select! {
+                biased;
+                () = &mut soft => break,
+                () = sleep(LEASE_RENEWAL) => {}
+            }
+        }
+        candidate.let_go().await;
+    });
+    leads
+}
+
+struct Candidate {
+    leases: Api<Lease>,
+    identity: String,
+    clock: Clock,
+    tell: watch::Sender<bool>,
+    /// The holder's last sign of life, and when this gateway saw it: clocks of others are not believed.
+    seen: Option<(String, Instant)>,
+    /// When this gateway last wrote itself in.
+    renewed: Option<Instant>,
+}
+
+impl Candidate {
+    async fn step(&mut self) {
+        let held = match self.try_hold().await {
+            Ok(held) => held,
+            Err(error) => {
+                tracing::debug!(%error, "the Lease could not be asked for");
+                // What is still ours by the clock is ours; after that another one may have it.
+                self.renewed.is_some_and(|at| self.clock.now() < at + LEASE_LIFE / 2)
+            }
+        };
+        if !held {
+            self.renewed = None;
+        }
+        self.tell.send_if_modified(|leads| {
+            let changed = *leads != held;
+            if changed {
+                tracing::info!(leads = held, "who writes to the API server has changed");
+            }
+            *leads = held;
+            changed
+        });
+    }
+
+    async fn try_hold(&mut self) -> kube::Result<bool> {
+        let now = self.clock.now();
+        let Some(lease) = self.leases.get_opt(NAME).await? else {
+            let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
+            let lease = Lease { metadata, spec: Some(self.spec(0)) };
+            return self.written(self.leases.create(&PostParams::default(), &lease).await, now);
+        };
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.clone().unwrap_or_default();
+        let ours = holder == self.identity;
+        if !ours && !holder.is_empty() {
+            let sign = format!("{holder} {:?}", spec.renew_time);
+            match &self.seen {
+                Some((known, since)) if *known == sign => {
+                    if now < *since + LEASE_LIFE {
+                        return Ok(false);
+                    }
+                }
+                _ => {
+                    self.seen = Some((sign, now));
+                    return Ok(false);
+                }
+            }
+        }
+        let transitions = spec.lease_transitions.unwrap_or(0) + i32::from(!ours);
+        // The resource version goes with it: of two that try, one is refused.
+        let lease = Lease { spec: Some(self.spec(transitions)), ..lease };
+        self.written(self.leases.replace(NAME, &PostParams::default(), &lease).await, now)
+    }
+
+    fn written(&mut self, result: kube::Result<Lease>, now: Instant) -> kube::Result<bool> {
+        match result {
+            Ok(_) => {
+                self.renewed = Some(now);
+                Ok(true)
+            }
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn spec(&self, transitions: i32) -> LeaseSpec {
+        let wall = i64::try_from(self.clock.wall().0).unwrap_or(i64::MAX);
+        LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: i32::try_from(LEASE_LIFE.as_secs()).ok(),
+            renew_time: jiff::Timestamp::from_millisecond(wall).ok().map(MicroTime),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        }
+    }
+
+    /// Lets another one write at once.
+    async fn let_go(&mut self) {
+        if self.renewed.is_none() {
+            return;
+        }
+        if let Ok(Some(lease)) = self.leases.get_opt(NAME).await
+            && lease.spec.as_ref().is_some_and(|spec| spec.holder_identity.as_ref() == Some(&self.identity))
+        {
+            let spec = LeaseSpec { holder_identity: None, ..lease.spec.clone().unwrap_or_default() };
+            // When it fails the Lease ends by itself.
+            let lease = Lease { spec: Some(spec), ..lease };
+            let _ = self.leases.replace(NAME, &PostParams::default(), &lease).await;
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! The Kubernetes cluster this gateway belongs to: a source of exports and a sink of imports (KEP-1645).
+//!
+//! [`source`] follows the API server and turns its objects into the same events a config file makes;
+//! [`sink`] writes what became of them. What an object means (`exporting`, `importing`, `conditions`) is pure
+//! and asks nobody. Traffic needs none of this to go on: while the API server is away, all that was known
+//! stays true.
+
+mod conditions;
+mod exporting;
+mod importing;
+mod lead;
+mod seen;
+mod sink;
+mod source;
+mod watching;
+mod world;
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use arc_swap::ArcSwap;
+use kube::Client;
+use tokio::sync::{mpsc, watch};
+
+use self::{importing::Place, world::World};
+use crate::{
+    clock::Clock,
+    model::{
+        code::{Code, Problem},
+        ids::{Namespace, ServiceLabel, SpiffeId, TrustDomain},
+        limits,
+    },
+    store::Store,
+    supervise::Tasks,
+};
+
+/// Who keeps an object that this gateway writes.
+const MANAGER: &str = "tombolo.dev";
+/// The label that says so.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// The same on EndpointSlices.
+const SLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The Service that an EndpointSlice belongs to.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The same of an EndpointSlice of the standard.
+const SOURCE_SERVICE: &str = "multicluster.kubernetes.io/service-name";
+/// The cluster whose endpoints it holds.
+const SOURCE_CLUSTER: &str = "multicluster.kubernetes.io/source-cluster";
+/// What a derived Service stands for.
+const ENTRANCE_OF: &str = "tombolo.dev/entrance-of";
+/// What was last asked of an object.
+const APPLIED: &str = "tombolo.dev/applied";
+
+/// What the parts of this module need.
+pub struct Parts {
+    /// Where events go, and the state comes from.
+    pub store: Store,
+    /// Time.
+    pub clock: Clock,
+    /// The control runtime.
+    pub tasks: Tasks,
+    /// The namespace of the gateways.
+    pub namespace: String,
+    /// The labels of their pods.
+    pub selector: BTreeMap<String, String>,
+    /// What this gateway is called among those that may write.
+    pub identity: String,
+}
+
+impl fmt::Debug for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Parts").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
+}
+
+/// The running connection to a cluster's API server; cheap to clone.
+#[derive(Clone)]
+pub struct Kubernetes {
+    world: Arc<ArcSwap<World>>,
+    clock: Clock,
+    domain: TrustDomain,
+}
+
+impl fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kubernetes").field("trouble", &self.world.load().trouble).finish_non_exhaustive()
+    }
+}
+
+impl Kubernetes {
+    /// Begins to follow the API server, and to write. Nothing is waited for: an API server that is away is
+    /// no reason not to serve.
+    ///
+    /// # Errors
+    /// [`Code::KUBERNETES_CONFIG`] when neither a service account nor a kubeconfig says where it is.
+    pub async fn start(parts: Parts) -> Result<Self, Problem> {
+        let unusable = |error: &dyn fmt::Display| Problem::new(Code::KUBERNETES_CONFIG, error.to_string());
+        let mut config = kube::Config::infer().await.map_err(|error| unusable(&error))?;
+        config.connect_timeout = Some(limits::API_SERVER_TIMEOUT);
+        config.write_timeout = Some(limits::API_SERVER_TIMEOUT);
+        let client = Client::try_from(config).map_err(|error| unusable(&error))?;
+        let domain = parts.store.state().me.trust_domain.clone();
+        let world = Arc::new(ArcSwap::from_pointee(World::default()));
+        let (say, said) = mpsc::channel(limits::API_EVENTS_QUEUE_MAX);
+        let (publish, newest) = watch::channel(Arc::new(World::default()));
+        watching::start(&client, &parts, &say);
+        let source = source::Source { store: parts.store.clone(), publish, shared: world.clone() };
+        parts.tasks.spawn("kubernetes source", source.run(said, parts.tasks.clone()));
+        let leads = lead::start(&client, &parts);
+        let sink = sink::Sink::new(
+            client,
+            parts.store.clone(),
+            parts.clock.clone(),
+            Place { namespace: parts.namespace, selector: parts.selector },
+        );
+        parts.tasks.spawn("kubernetes sink", sink.run(newest, leads, parts.tasks.clone()));
+        Ok(Self { world, clock: parts.clock, domain })
+    }
+
+    /// Whose pod an address is: only when one pod alone has it, for long enough that nobody else's packets
+    /// can still be under way (M9).
+    #[must_use]
+    pub fn caller(&self, ip: IpAddr) -> Option<SpiffeId> {
+        let world = self.world.load();
+        let (key, pod) = world.pod_at(ip)?;
+        if self.clock.wall().since(pod.since) < limits::POD_ADDRESS_SETTLED {
+            return None;
+        }
+        let namespace = Namespace::parse(&key.namespace).ok()?;
+        let account = ServiceLabel::parse(&pod.account).ok()?;
+        Some(SpiffeId::workload(&self.domain, &namespace, &account))
+    }
+
+    /// What a person should know: which kinds of objects cannot be watched now, and why.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<Problem> {
+        let world = self.world.load();
+        let line = |(kind, reason): (&&str, &String)| {
+            Problem::new(Code::API_SERVER_AWAY, format!("{kind} cannot be followed: {reason}"))
+        };
+        world.trouble.iter().map(line).collect()
+    }
+}

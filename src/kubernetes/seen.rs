@@ -1,0 +1,271 @@
+//! What is kept of each object of the API server, and how it is read from one.
+//!
+//! Only what a rule asks for: a cluster has many objects, and most of their bytes are nobody's business here.
+
+use std::{collections::BTreeMap, net::IpAddr};
+
+use k8s_openapi::api::{
+    core::v1 as core,
+    discovery::v1::{self as discovery},
+};
+use kube::{ResourceExt as _, core::DynamicObject};
+use serde_json::Value;
+
+use super::{ENTRANCE_OF, SERVICE_NAME};
+use crate::model::{
+    catalog::Protocol,
+    entrance::{Entrance, EntrancePort},
+    ids::{Locality, Timestamp},
+    virtual_ip::VipKey,
+};
+
+/// An object's place: the namespace is empty for objects of the whole cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) namespace: String,
+    pub(super) name: String,
+}
+
+impl Key {
+    pub(super) fn new(namespace: &str, name: &str) -> Self {
+        Self { namespace: namespace.to_owned(), name: name.to_owned() }
+    }
+
+    pub(super) fn of(object: &impl kube::ResourceExt) -> Self {
+        Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+}
+
+/// What a Service is, as far as exporting it goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// It has an address of its own.
+    ClusterIp,
+    /// Clients address its endpoints one by one.
+    Headless,
+    /// It is a name elsewhere, which cannot be exported (rule 6).
+    ExternalName,
+}
+
+/// A port of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServicePort {
+    pub(super) name: String,
+    pub(super) protocol: Protocol,
+    pub(super) number: u16,
+    pub(super) app_protocol: String,
+}
+
+/// A Service of anybody's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Service {
+    pub(super) form: Form,
+    pub(super) ports: Vec<ServicePort>,
+}
+
+/// None for a transport that is not carried.
+fn protocol(text: Option<&str>) -> Option<Protocol> {
+    match text {
+        None | Some("TCP") => Some(Protocol::Tcp),
+        Some("UDP") => Some(Protocol::Udp),
+        Some(_) => None,
+    }
+}
+
+fn number(port: i32) -> Option<u16> {
+    u16::try_from(port).ok().filter(|number| *number != 0)
+}
+
+impl Service {
+    pub(super) fn of(service: &core::Service) -> Option<Self> {
+        let spec = service.spec.as_ref()?;
+        let form = match (spec.type_.as_deref(), spec.cluster_ip.as_deref()) {
+            (Some("ExternalName"), _) => Form::ExternalName,
+            (_, Some("None")) => Form::Headless,
+            _ => Form::ClusterIp,
+        };
+        let port = |port: &core::ServicePort| {
+            Some(ServicePort {
+                name: port.name.clone().unwrap_or_default(),
+                protocol: protocol(port.protocol.as_deref())?,
+                number: number(port.port)?,
+                app_protocol: port.app_protocol.clone().unwrap_or_default(),
+            })
+        };
+        Some(Self { form, ports: spec.ports.iter().flatten().filter_map(port).collect() })
+    }
+}
+
+/// One endpoint of a slice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SliceEndpoint {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) ready: bool,
+    pub(super) hostname: Option<String>,
+    pub(super) host: Option<String>,
+    pub(super) zone: Option<String>,
+}
+
+/// One EndpointSlice of a Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Slice {
+    pub(super) service: String,
+    pub(super) ipv4: bool,
+    /// Name, transport and number of each port.
+    pub(super) ports: Vec<(String, Protocol, u16)>,
+    pub(super) endpoints: Vec<SliceEndpoint>,
+}
+
+impl Slice {
+    pub(super) fn of(slice: &discovery::EndpointSlice) -> Option<Self> {
+        let service = slice.labels().get(SERVICE_NAME)?.clone();
+        let ipv4 = match slice.address_type.as_str() {
+            "IPv4" => true,
+            "IPv6" => false,
+            _ => return None,
+        };
+        let port = |port: &discovery::EndpointPort| {
+            let protocol = protocol(port.protocol.as_deref())?;
+            Some((port.name.clone().unwrap_or_default(), protocol, number(port.port?)?))
+        };
+        let endpoint = |endpoint: &discovery::Endpoint| SliceEndpoint {
+            addresses: endpoint.addresses.iter().filter_map(|text| text.parse().ok()).collect(),
+            // Unset means ready (the API's own rule).
+            ready: endpoint.conditions.as_ref().and_then(|known| known.ready).unwrap_or(true),
+            hostname: endpoint.hostname.clone(),
+            host: endpoint.node_name.clone(),
+            zone: endpoint.zone.clone(),
+        };
+        Some(Self {
+            service,
+            ipv4,
+            ports: slice.ports.iter().flatten().filter_map(port).collect(),
+            endpoints: slice.endpoints.iter().flatten().map(endpoint).collect(),
+        })
+    }
+}
+
+/// A ServiceExport.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ServiceExport {
+    pub(super) uid: String,
+    pub(super) created: Timestamp,
+    pub(super) generation: i64,
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    /// Its conditions as they stand there.
+    pub(super) conditions: Vec<Value>,
+}
+
+fn strings(value: &Value) -> BTreeMap<String, String> {
+    let entries = value.as_object().into_iter().flatten();
+    entries.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+impl ServiceExport {
+    /// None while it is being deleted: then nothing is exported any more.
+    pub(super) fn of(object: &DynamicObject) -> Option<Self> {
+        if object.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let created = object.creation_timestamp()?.0.as_millisecond();
+        Some(Self {
+            uid: object.uid()?,
+            created: Timestamp(u64::try_from(created).unwrap_or(0)),
+            generation: object.metadata.generation.unwrap_or(0),
+            labels: strings(&object.data["spec"]["exportedLabels"]),
+            annotations: strings(&object.data["spec"]["exportedAnnotations"]),
+            conditions: object.data["status"]["conditions"].as_array().cloned().unwrap_or_default(),
+        })
+    }
+}
+
+/// An object that this gateway writes, as it stands there.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Written {
+    /// Labels, `spec` (all but metadata and status, for kinds without one) and `status`.
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) annotations: BTreeMap<String, String>,
+    pub(super) data: Value,
+}
+
+impl Eq for Written {}
+
+impl Written {
+    pub(super) fn of(object: &DynamicObject) -> Self {
+        Self {
+            labels: object.labels().clone(),
+            annotations: object.annotations().clone(),
+            data: object.data.clone(),
+        }
+    }
+}
+
+/// A derived Service.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Derived {
+    /// What it stands for.
+    pub(super) of: VipKey,
+    /// Its addresses and ports.
+    pub(super) entrance: Entrance,
+    /// As it stands there.
+    pub(super) written: Written,
+}
+
+impl Derived {
+    pub(super) fn of(object: &DynamicObject) -> Option<Self> {
+        if object.metadata.deletion_timestamp.is_some() {
+            return None;
+        }
+        let of = object.annotations().get(ENTRANCE_OF)?.parse().ok()?;
+        let spec = &object.data["spec"];
+        let texts = spec["clusterIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let port = |port: &Value| {
+            let field = |name: &str| u16::try_from(port[name].as_u64()?).ok();
+            Some(EntrancePort {
+                protocol: protocol(port["protocol"].as_str())?,
+                number: field("port")?,
+                listening: field("targetPort")?,
+            })
+        };
+        let entrance = Entrance {
+            addresses: texts.filter_map(|text| text.parse().ok()).collect(),
+            ports: spec["ports"].as_array().into_iter().flatten().filter_map(port).collect(),
+        };
+        Some(Self { of, entrance, written: Written::of(object) })
+    }
+}
+
+/// Where a host of the cluster is.
+pub(super) fn locality(host: &core::Node) -> Option<Locality> {
+    let label = |name: &str| host.labels().get(name).cloned().unwrap_or_default();
+    let region = label("topology.kubernetes.io/region");
+    let zone = label("topology.kubernetes.io/zone");
+    Locality::parse(&format!("{region}/{zone}")).ok()
+}
+
+/// Who has an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Pod {
+    pub(super) addresses: Vec<IpAddr>,
+    pub(super) account: String,
+    /// Since when it runs.
+    pub(super) since: Timestamp,
+}
+
+impl Pod {
+    /// None for a pod whose address is its host's, or that does not run.
+    pub(super) fn of(pod: &core::Pod) -> Option<Self> {
+        let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+        if spec.host_network == Some(true) || status.phase.as_deref() != Some("Running") {
+            return None;
+        }
+        let since = status.start_time.as_ref().map_or(0, |time| time.0.as_millisecond());
+        let addresses = status.pod_ips.iter().flatten().filter_map(|entry| entry.ip.parse().ok()).collect();
+        Some(Self {
+            addresses,
+            account: spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
+            since: Timestamp(u64::try_from(since).unwrap_or(0)),
+        })
+    }
+}
