@@ -9,6 +9,7 @@ use crate::{
     emulator::link::Change,
     fault::{Protocol, Target},
     ground::BackendName,
+    kubernetes::KubernetesVerb,
     load::Kind,
     quantity::Span,
     scenario::Load,
@@ -74,6 +75,9 @@ pub(crate) enum Verb {
     },
     /// Take away what stands, all of it and nothing else
     Down,
+    /// Kubernetes clusters, each with its own control plane
+    #[command(subcommand)]
+    Kubernetes(KubernetesVerb),
     /// The test server behind the sample service
     Backend(BackendArgs),
     /// Run the same works through Tombolo and other proxies, and show what each cost

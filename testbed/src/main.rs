@@ -10,6 +10,7 @@ mod gateway;
 mod ground;
 mod interrupt;
 mod kept;
+mod kubernetes;
 mod load;
 mod monotonic;
 mod process;
@@ -83,6 +84,7 @@ fn run(cli: Cli) -> Result<bool> {
             let standing = verb::down::down(&folder)?;
             screen::say(&format!("run {} is down: nothing of it is left", standing.run));
         }
+        Verb::Kubernetes(verb) => return kubernetes::run(&verb, &folder, tombolo, json),
         Verb::Backend(args) => serve(args)?,
         Verb::Bench(args) => {
             interrupt::note_signals()?;

@@ -1,0 +1,108 @@
+//! Builds the programs of Kubernetes once a machine: from their modules, as `testbed/kubernetes/go.sum` pins them,
+//! into the cache outside of the tree.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::screen;
+
+/// The programs and the packages they are.
+const PROGRAMS: [(&str, &str); 6] = [
+    ("etcd", "go.etcd.io/etcd/server/v3"),
+    ("kubectl", "k8s.io/kubernetes/cmd/kubectl"),
+    ("kube-apiserver", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    ("kube-controller-manager", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
+    ("coredns", "github.com/coredns/coredns"),
+];
+
+/// Where the Go module is.
+const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
+
+/// Built programs.
+#[derive(Debug)]
+pub(super) struct Programs {
+    /// Where those of Kubernetes are.
+    pub(super) folder: PathBuf,
+    /// Our own: a cluster in a namespace.
+    pub(super) cluster: PathBuf,
+}
+
+impl Programs {
+    /// One of Kubernetes'.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+/// Builds what is not there yet.
+pub(super) fn ready() -> Result<Programs> {
+    let cache = cache()?.join("kubernetes");
+    let pinned = key(&[Path::new(MODULE).join("go.sum")])?;
+    let folder = cache.join(&pinned);
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    for (name, package) in PROGRAMS {
+        build(&folder.join(name), package)?;
+    }
+    let mut sources: Vec<PathBuf> = fs::read_dir(MODULE)?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| is_source(path))
+        .collect();
+    sources.sort();
+    let cluster = folder.join(format!("cluster-{}", key(&sources)?));
+    build(&cluster, ".")?;
+    Ok(Programs { folder, cluster })
+}
+
+fn is_source(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "go")
+}
+
+fn cache() -> Result<PathBuf> {
+    if let Some(told) = std::env::var_os("TOMBOLO_CACHE") {
+        return Ok(told.into());
+    }
+    let home = std::env::var_os("HOME").context("neither TOMBOLO_CACHE nor HOME is set")?;
+    Ok(PathBuf::from(home).join(".cache/tombolo"))
+}
+
+fn build(program: &Path, package: &str) -> Result<()> {
+    if program.is_file() {
+        return Ok(());
+    }
+    let name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    screen::note(&format!("building {name}"));
+    let began = Instant::now();
+    // Under another name until it is whole: a build that is interrupted leaves nothing that looks built.
+    let unfinished = program.with_extension(format!("building-{}", std::process::id()));
+    let status = Command::new("nice")
+        .args(["-n", "10", "go", "build", "-p=2", "-trimpath", "-buildvcs=false", "-mod=readonly"])
+        .args(["-ldflags", "-s -w", "-o"])
+        .arg(&unfinished)
+        .arg(package)
+        .env("CGO_ENABLED", "0")
+        .current_dir(MODULE)
+        .status()
+        .context("`go` cannot be started\n  try: install Go 1.26 or newer")?;
+    ensure!(status.success(), "{package} could not be built");
+    fs::rename(&unfinished, program)?;
+    screen::note(&format!("built {name} in {:.0} s", began.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// A key of the contents of files (FNV-1a): it tells versions apart, and protects from nothing.
+fn key(files: &[PathBuf]) -> Result<String> {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for file in files {
+        for byte in fs::read(file).with_context(|| file.display().to_string())? {
+            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+    Ok(format!("{hash:016x}"))
+}
