@@ -18,6 +18,9 @@ use crate::model::{
     limits,
 };
 
+/// How the place of an export that a flag declares begins.
+const FLAG: &str = "--export";
+
 /// One declared export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,7 +115,7 @@ impl ExportSpec {
             headless: false,
             labels: BTreeMap::new(),
             ports: vec![port],
-            place: format!("--export {text}"),
+            place: format!("{FLAG} {text}"),
         };
         spec.check().map_err(wrong)?;
         Ok(spec)
@@ -156,6 +159,12 @@ impl ExportSpec {
         }
         let message = format!("{} has a UDP port, and this release carries TCP only", self.service_name());
         Err(Problem::new(Code::SETTING_NOT_SERVED, message).with_fix("export its TCP ports only"))
+    }
+
+    /// Whether it was declared by a flag.
+    #[must_use]
+    pub fn is_flag(&self) -> bool {
+        self.place.starts_with(FLAG)
     }
 
     /// The problem of one name declared in two places.

@@ -132,6 +132,8 @@ pub(super) const KEYS: &[Key] = &[
         Time(0, YEAR),
         "how long the old root is believed after the new one issues",
     ),
+    key("identity", "workload_roots", List, "PEM files with the authorities of this cluster's workloads"),
+    key("identity", "bundles", Text, "folder for all bundles; empty: `bundles` in the state folder"),
     key("limits", "services", Count(1, 1_000_000), "services taken from one peer"),
     key("limits", "endpoints_per_service", Count(1, 100_000), "endpoints of one service of a peer"),
     key("limits", "ports_per_service", Count(1, 1_000), "ports of one service of a peer"),

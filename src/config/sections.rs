@@ -97,6 +97,10 @@ pub struct Lives {
     /// How long the old root is believed after the new one issues.
     #[serde(with = "duration")]
     pub retire_after: Duration,
+    /// PEM files with the authorities of this cluster's workloads.
+    pub workload_roots: Vec<String>,
+    /// The folder that all bundles are written to; empty: `bundles` in the state folder.
+    pub bundles: String,
 }
 
 impl Default for Lives {
@@ -107,6 +111,8 @@ impl Default for Lives {
             root_life: 8_760 * HOUR,
             rotation_patience: 24 * HOUR,
             retire_after: HOUR / 6,
+            workload_roots: Vec::new(),
+            bundles: String::new(),
         }
     }
 }

@@ -48,6 +48,8 @@ svid_life = "24h"
 root_life = "8760h"
 rotation_patience = "24h"
 retire_after = "10m"
+workload_roots = []
+bundles = ""
 [limits]
 stream_window = "1.25MB"
 [[export]]
@@ -103,7 +105,7 @@ fn the_sample_of_the_reference_is_read_whole() {
     assert_eq!(config.cluster_id("host").as_str(), "east");
     assert_eq!(config.listen, Listen::default());
     assert_eq!(config.limits, Limits::default());
-    assert_eq!(config.exports[0].place, "tombolo.toml line 25");
+    assert_eq!(config.exports[0].place, "tombolo.toml line 27");
     let export = config.exports[0].to_export(
         Timestamp(7),
         Incarnation::from_slice(&[1; 16]).expect("16"),

@@ -12,6 +12,7 @@ use quinn::Connection;
 use tokio::sync::{mpsc, watch};
 
 use super::{
+    bundles::{self, Publishing},
     exports,
     home::{Home, Opened},
     kubernetes,
@@ -24,6 +25,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::Config,
+    files::PublicFolder,
     identity::{CurrentSvid, Identity, Tls, Trust, WallClock},
     kubernetes::Kubernetes,
     ledger::Ledger,
@@ -148,6 +150,7 @@ impl Core {
         let first_start = opened.first_start;
         let quic_keys = opened.quic_keys.clone();
         let security = security(opened, &clock)?;
+        bundles::take_workload_roots(&config.identity, &security.identity)?;
         let zone = ZoneName::parse(&config.names.zone)
             .map_err(|error| Problem::new(Code::CONFIG_VALUE_INVALID, format!("names.zone: {error}")))?;
         let replicas =
@@ -181,6 +184,7 @@ impl Core {
         let proxy = ground.start_proxy(&links, inbound, open_files);
         ground.renew_svid();
         let rotation = ground.rotate_roots();
+        ground.publish_bundles();
         let Ground { config, home, net, clock, tasks, shards, store, ledger, replicas, kubernetes, .. } =
             ground;
         Ok(Self {
@@ -351,6 +355,23 @@ impl Ground {
 }
 
 impl Ground {
+    /// For workloads; a home in memory has no folder unless one is configured.
+    fn publish_bundles(&self) {
+        let configured = &self.config.identity.bundles;
+        let folder = match (configured.is_empty(), &self.home.lock) {
+            (false, _) => PublicFolder::at(configured),
+            (true, Some(_)) => PublicFolder::at(std::path::Path::new(&self.home.place).join("bundles")),
+            (true, None) => return,
+        };
+        let publishing = Publishing {
+            folder,
+            identity: self.security.identity.clone(),
+            store: self.store.clone(),
+            tasks: self.tasks.clone(),
+        };
+        self.tasks.spawn("bundles", publishing.run());
+    }
+
     fn rotate_roots(&self) -> Rotation {
         let rotation = Rotation::new(rotation::Parts {
             home: self.home.clone(),
@@ -408,7 +429,14 @@ async fn open_store(
     let loaded = store::load(&home.persist, &home.folder(), me, rules, block.ips, clock.wall())
         .map_err(|error| super::home::problem(&error))?;
     for warning in &loaded.warnings {
-        tracing::warn!(code = %Code::STATE_RECOVERED, error = %warning, "a state file was damaged");
+        match super::home::problem(warning) {
+            problem if problem.code == Code::STATE_RECOVERED => {
+                tracing::warn!(code = %problem.code, error = %warning, "a state file was damaged");
+            }
+            problem => {
+                tracing::error!(code = %problem.code, error = %warning, "a state file is left aside: what it held is lost");
+            }
+        }
     }
     let mut state = loaded.state;
     state.entrances = config.kubernetes.enabled.then(|| state.entrances.take().unwrap_or_default());

@@ -76,8 +76,9 @@ fn check_free(spec: &ExportSpec, name: &ServiceName, state: &State, config: &Con
 
 /// The export of a declaration; one that exists already keeps its age and its life.
 fn export(spec: &ExportSpec, known: Option<&Export>, clock: &Clock) -> Export {
+    let source = if spec.is_flag() { ExportSource::Flag } else { ExportSource::File };
     match known {
-        Some(known) => spec.to_export(known.created, known.incarnation, ExportSource::File),
-        None => spec.to_export(clock.wall(), Incarnation(clock.random_bytes()), ExportSource::File),
+        Some(known) => spec.to_export(known.created, known.incarnation, source),
+        None => spec.to_export(clock.wall(), Incarnation(clock.random_bytes()), source),
     }
 }

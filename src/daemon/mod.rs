@@ -3,6 +3,7 @@
 //! [`core`] holds what makes a gateway; this file adds its front doors (DNS, admin), what it says when it is
 //! ready, and the order in which it ends.
 
+mod bundles;
 mod check;
 pub mod core;
 mod exports;

@@ -6,6 +6,7 @@
 mod folder;
 mod frame;
 mod memory;
+mod public;
 
 use std::{fmt, io, path::PathBuf};
 
@@ -13,6 +14,7 @@ use aws_lc_rs::digest;
 
 pub use folder::{Folder, FolderLock, STATE_VERSION};
 pub use memory::Memory;
+pub use public::{PublicFolder, read_named};
 
 /// Named pieces of state. A path is relative, of plain components with `/` between them:
 /// `peers/west.json`. Reserved are names that begin with `.`, end in `.1` or `.tmp`, and `version`,

@@ -37,7 +37,7 @@ use crate::model::{
     ids::{ClusterId, ExportId, GatewayId, Incarnation, ServiceName, Timestamp, TrustDomain},
     introduction::signed_bytes,
     rotation::RootSet,
-    trust::{Bundle, default_trust_domain},
+    trust::{Bundle, BundleRefusal, Der, default_trust_domain},
 };
 
 /// Path of the join key in the state folder.
@@ -69,6 +69,7 @@ pub struct Identity {
     trust_domain: TrustDomain,
     roots: ArcSwap<Roots>,
     changed: watch::Sender<u64>,
+    workload_roots: ArcSwap<Vec<Der>>,
     join_key: JoinKey,
     export_secret: ExportSecret,
 }
@@ -119,7 +120,8 @@ impl Identity {
         export_secret: ExportSecret,
     ) -> Self {
         let (roots, changed) = (ArcSwap::from_pointee(roots), watch::Sender::new(0));
-        Self { cluster, trust_domain, roots, changed, join_key, export_secret }
+        let workload_roots = ArcSwap::default();
+        Self { cluster, trust_domain, roots, changed, workload_roots, join_key, export_secret }
     }
 
     /// Reads what [`Self::create`] made; `files` holds the folder `identity` by path. The trust domain is the
@@ -160,6 +162,20 @@ impl Identity {
     #[must_use]
     pub fn bundle(&self) -> Arc<Bundle> {
         self.roots.load().bundle.clone()
+    }
+
+    /// From now on, peers are told these authorities of this cluster's workloads, too.
+    pub fn set_workload_roots(&self, roots: Vec<Der>) {
+        self.workload_roots.store(Arc::new(roots));
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    /// The roots with the authorities of the workloads.
+    ///
+    /// # Errors
+    /// [`BundleRefusal`] when one of them is no authority, or has the key of another.
+    pub fn published(&self) -> Result<Bundle, BundleRefusal> {
+        Bundle::clone(&self.bundle()).with_workload_roots(&self.workload_roots.load())
     }
 
     /// Which roots these are, and which of them issues.

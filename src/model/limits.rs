@@ -208,6 +208,8 @@ pub const PEERS_MAX: usize = 1_000;
 pub const SVID_RENEWAL_RETRY: Duration = Duration::from_secs(1);
 /// Whether an SVID is due is looked at no later than this.
 pub const SVID_RENEWAL_CHECK: Duration = Duration::from_secs(60);
+/// How often workloads are asked to read a bundle again.
+pub const BUNDLE_REFRESH_HINT: Duration = Duration::from_secs(300);
 /// A rotation of the root is looked at this often.
 pub const ROTATION_CHECK: Duration = Duration::from_millis(500);
 /// Gateways of one peer that are told apart.

@@ -248,7 +248,7 @@ impl Session {
                 let (sequence, reason) = (ack.sequence, ack.refused);
                 tracing::warn!(peer = %cluster, sequence, %reason, "the peer refused our roots");
             }
-            Some(Message::BundleAck(ack)) => self.note_ack(cluster, ack.sequence).await,
+            Some(Message::BundleAck(ack)) => self.take_ack(cluster, ack.sequence).await,
             Some(Message::Drain(drain)) => {
                 let gateway = &self.lane.key().gateway;
                 self.peers.ledger.note("drain", format!("{gateway} of {cluster} drains: {}", drain.reason));

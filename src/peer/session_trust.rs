@@ -12,16 +12,19 @@ use crate::{
         ids::{ClusterId, Timestamp},
         peering::terminated_by_peer,
         state::{Event, Peer, Ruling, Standing, State},
-        trust::{Bundle, BundleUpdate, Known, Offer, accept_update},
+        trust::{Bundle, BundleUpdate, Known, Offer, Root, accept_update, check_own_keys},
     },
 };
 
 impl Session {
     /// Tells the other side our roots. It acknowledges those it has already, too.
     pub(super) fn tell_roots(&self) -> Result<(), SessionEnd> {
-        let bundle = self.peers.ours.bundle();
-        let roots = bundle.roots().iter().map(|root| root.der().to_vec()).collect();
-        self.send(Message::Bundle(v1::Bundle { sequence: bundle.sequence(), roots }))
+        let identity = &self.peers.ours.identity;
+        // Those of the workloads were checked when they were set.
+        let bundle = identity.published().unwrap_or_else(|_| Bundle::clone(&identity.bundle()));
+        let ders = |roots: &[Root]| roots.iter().map(|root| root.der().to_vec()).collect();
+        let (roots, workload_roots) = (ders(bundle.roots()), ders(bundle.workload_roots()));
+        self.send(Message::Bundle(v1::Bundle { sequence: bundle.sequence(), roots, workload_roots }))
     }
 
     /// The other side told the roots of ours that it uses.
@@ -33,6 +36,15 @@ impl Session {
             // Its acknowledgement may have been lost with the session it came on.
             self.note_ack(cluster, own.sequence()).await;
         }
+    }
+
+    /// The other side says that it has stored our roots of this sequence.
+    pub(super) async fn take_ack(&self, cluster: &ClusterId, sequence: u64) {
+        let own = self.peers.ours.bundle();
+        if sequence == own.sequence() {
+            self.peers.note_roots(cluster, own.digest());
+        }
+        self.note_ack(cluster, sequence).await;
     }
 
     /// The other side has stored our roots of this sequence.
@@ -115,24 +127,33 @@ fn judge_bundle(
     offered: &v1::Bundle,
     now: Timestamp,
 ) -> (Vec<Event>, String) {
-    let is_known = offered.sequence == peer.bundle.sequence()
-        && peer
-            .bundle
-            .roots()
-            .iter()
-            .map(|root| root.der().as_ref())
-            .eq(offered.roots.iter().map(Vec::as_slice));
-    if is_known {
-        return (Vec::new(), String::new());
-    }
-    let others = state.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle));
-    let known = Known { own: (&state.me.trust_domain, own), peers: others };
+    let same = |known: &[Root], offered: &[Vec<u8>]| {
+        known.iter().map(|root| root.der().as_ref()).eq(offered.iter().map(Vec::as_slice))
+    };
+    let known = || {
+        let others = state.peers.values().map(|peer| (&peer.trust_domain, &peer.bundle));
+        Known { own: (&state.me.trust_domain, own), peers: others }
+    };
     let (sequence, roots) = (offered.sequence, offered.roots.as_slice());
-    let offer = Offer { domain: &peer.trust_domain, current: &peer.bundle, sequence, roots };
-    match accept_update(known, &offer, now) {
-        Ok(BundleUpdate::Replace(bundle)) => {
-            (vec![Event::Bundle(peer.cluster.clone(), bundle)], String::new())
+    let update = if sequence == peer.bundle.sequence() && same(peer.bundle.roots(), roots) {
+        if same(peer.bundle.workload_roots(), &offered.workload_roots) {
+            return (Vec::new(), String::new());
         }
+        // The link's own session says so, and no gateway is believed by these.
+        Ok(BundleUpdate::Replace(peer.bundle.clone()))
+    } else {
+        let offer = Offer { domain: &peer.trust_domain, current: &peer.bundle, sequence, roots };
+        accept_update(known(), &offer, now)
+    };
+    let whole = |bundle: Bundle| {
+        let bundle = bundle.with_workload_roots(&offered.workload_roots)?;
+        check_own_keys(known(), &peer.trust_domain, &bundle).map(|()| bundle)
+    };
+    match update {
+        Ok(BundleUpdate::Replace(bundle)) => match whole(bundle) {
+            Ok(bundle) => (vec![Event::Bundle(peer.cluster.clone(), bundle)], String::new()),
+            Err(refusal) => (Vec::new(), refusal.to_string()),
+        },
         Ok(BundleUpdate::Distrust { .. }) => {
             let reason = "it withdrew all its roots, or none of them can be used".to_owned();
             let ruling = Ruling { since: Some(now), reason, ..peer.ruling.clone() };

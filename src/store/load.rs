@@ -28,8 +28,8 @@ pub struct Loaded {
 /// Reads everything. `fresh` is the block of virtual IPs to use when none is on disk, or another one is.
 ///
 /// # Errors
-/// [`PersistError`] for a record that must last and cannot be read; a catalog that cannot be read is left
-/// aside with a warning, because its peer sends it again.
+/// [`PersistError`] for a record that must last and cannot be read. A catalog that cannot be read is left aside
+/// with a warning, because its peer sends it again; so is a damaged peer, which is then not trusted.
 pub fn load(
     persist: &Arc<dyn Persist>,
     folder: &str,
@@ -48,7 +48,13 @@ pub fn load(
     state.entrances = reader.read(&documents::entrances(folder))?;
     let mut events: Vec<Event> = Vec::new();
     for name in persist.list(documents::PEERS)? {
-        events.extend(reader.read::<Peer>(&format!("{}/{name}", documents::PEERS))?.map(Event::Peer));
+        let path = format!("{}/{name}", documents::PEERS);
+        match reader.read::<Peer>(&path) {
+            Ok(peer) => events.extend(peer.map(Event::Peer)),
+            // Without its record a peer is not trusted; the others must not go down with it. The file stays.
+            Err(error @ PersistError::Corrupt { .. }) => reader.warnings.push(error),
+            Err(error) => return Err(error),
+        }
     }
     for name in persist.list(documents::TOKENS)? {
         events

@@ -197,7 +197,7 @@ pub fn cluster_record_proto(record: &ClusterRecord) -> v1::ClusterRecord {
 }
 
 fn offered(bundle: Option<v1::Bundle>) -> Result<OfferedBundle, WireError> {
-    let v1::Bundle { sequence, roots } = bundle.ok_or(WireError::Missing("bundle"))?;
+    let v1::Bundle { sequence, roots, .. } = bundle.ok_or(WireError::Missing("bundle"))?;
     Ok(OfferedBundle { sequence, roots })
 }
 
@@ -210,7 +210,7 @@ impl From<&Bundle> for OfferedBundle {
 
 impl From<OfferedBundle> for v1::Bundle {
     fn from(bundle: OfferedBundle) -> Self {
-        Self { sequence: bundle.sequence, roots: bundle.roots }
+        Self { sequence: bundle.sequence, roots: bundle.roots, ..Self::default() }
     }
 }
 

@@ -34,7 +34,7 @@ fn flip_a_bit(path: &Path) -> Vec<u8> {
 #[test]
 fn a_damaged_folder_is_never_replaced_in_silence() {
     let (east, _west) = with_peer(155);
-    for name in ["cluster.json", "peers/west.json", "identity/root-1.key", "identity/join.key"] {
+    for name in ["cluster.json", "identity/root-1.key", "identity/join.key"] {
         let path = east.state().join(name);
         let whole = flip_a_bit(&path);
         let previous = path.with_file_name(format!("{}.1", path.file_name().expect("a name").display()));
@@ -131,4 +131,16 @@ fn a_second_gateway_on_a_folder_takes_a_place_of_its_own_and_leaves_the_first_in
     first.kill();
     let again = east.start();
     assert_eq!(id(&again.said), first_id);
+}
+
+#[test]
+fn a_damaged_peer_is_left_aside_and_the_others_are_served() {
+    let (east, _west) = with_peer(195);
+    let path = east.state().join("peers/west.json");
+    let _ = fs::remove_file(path.with_file_name("west.json.1"));
+    flip_a_bit(&path);
+    let gateway = east.start();
+    assert_eq!(east.json("peers")["peers"].as_array().expect("rows").len(), 0);
+    assert!(gateway.log().contains("TMB-1102") && gateway.log().contains("west.json"), "{}", gateway.log());
+    assert!(fs::exists(&path).expect("readable"), "the file is kept");
 }

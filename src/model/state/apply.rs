@@ -203,7 +203,8 @@ impl State {
 
     fn all_names(&self) -> BTreeSet<ServiceName> {
         let held = self.catalogs.values().flat_map(|catalog| catalog.rows.keys());
-        self.exports.keys().chain(held).cloned().collect()
+        // Those of now, too: under the new rules they may have another name, or none.
+        self.exports.keys().chain(held).chain(self.imports.keys()).cloned().collect()
     }
 
     /// What a peer offers under a name here, if it counts, and whether it merges with others of that name.

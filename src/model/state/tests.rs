@@ -138,6 +138,68 @@ fn the_same_export_again_changes_nothing() {
     assert_eq!(state.version, version);
 }
 
+/// One `[[import]]` about everybody.
+fn import_rule(names: &str, alias: Option<&str>, merge: bool) -> crate::model::policy::ImportRule {
+    use crate::model::policy::{ImportAction, ImportRule, NamePattern, PeerPattern};
+    ImportRule {
+        names: vec![NamePattern::parse(names).expect("a pattern")],
+        peers: vec![PeerPattern::parse("*").expect("a pattern")],
+        action: ImportAction::Allow,
+        alias: alias.map(name),
+        merge,
+    }
+}
+
+fn with_rules(imports: Vec<crate::model::policy::ImportRule>) -> Event {
+    Event::Settings(Settings { introductions: true, imports, ..Settings::default() })
+}
+
+#[test]
+fn an_alias_is_the_name_here_and_follows_its_rule() {
+    let mut state = state();
+    state.apply(Event::Peer(peer("west", Standing::Approved)), START);
+    state.apply(with_rules(vec![import_rule("shop/web", Some("shop/theirs"), true)]), START);
+    state.apply(rows("west", vec![row("shop/web", 1)]), START);
+    assert_eq!(clusters_of(&state, "shop/theirs"), ["west"]);
+    assert!(clusters_of(&state, "shop/web").is_empty());
+    state.apply(with_rules(vec![import_rule("shop/web", Some("shop/other"), true)]), START);
+    assert!(clusters_of(&state, "shop/theirs").is_empty());
+    assert_eq!(clusters_of(&state, "shop/other"), ["west"]);
+    state.apply(with_rules(Vec::new()), START);
+    assert_eq!((clusters_of(&state, "shop/web").len(), clusters_of(&state, "shop/other").len()), (1, 0));
+}
+
+#[test]
+fn an_import_that_is_kept_apart_stands_aside_for_those_that_merge() {
+    let mut state = state();
+    state.apply(Event::Peer(peer("west", Standing::Approved)), START);
+    state.apply(with_rules(vec![import_rule("shop/web", None, false)]), START);
+    state.apply(rows("west", vec![row("shop/web", 1)]), START);
+    assert_eq!(clusters_of(&state, "shop/web"), ["west"], "alone it is served");
+    state.apply(Event::Exported(export("shop/web", &["127.0.0.1:8080"])), START);
+    assert_eq!(clusters_of(&state, "shop/web"), ["east"]);
+    state.apply(Event::Unexported(name("shop/web")), START);
+    assert_eq!(clusters_of(&state, "shop/web"), ["west"]);
+}
+
+#[test]
+fn a_paused_or_removed_peer_serves_no_name() {
+    use crate::model::peering::{Outcome, Verb, decide};
+    for verb in [Verb::Pause, Verb::Remove, Verb::Revoke] {
+        let mut state = state();
+        state.apply(Event::Peer(peer("west", Standing::Approved)), START);
+        state.apply(rows("west", vec![row("shop/web", 1)]), START);
+        assert_eq!(clusters_of(&state, "shop/web"), ["west"]);
+        let Ok(Outcome::Changed(ended)) = decide(verb, &state.peers[&id("west")], Vec::new(), START) else {
+            panic!("{verb} changed nothing")
+        };
+        state.apply(Event::Peer(*ended), START);
+        assert!(clusters_of(&state, "shop/web").is_empty(), "{verb}");
+        state.apply(Event::PeerForgotten(id("west")), START);
+        assert!(state.peers.is_empty() && state.catalogs.is_empty());
+    }
+}
+
 #[test]
 fn rows_of_a_stranger_are_nobodys() {
     let mut state = state();

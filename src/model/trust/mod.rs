@@ -4,6 +4,7 @@
 //! the other is ours and is made by whoever stores it. No certificate chain is verified here.
 
 mod root;
+mod spiffe;
 #[cfg(test)]
 pub(in crate::model) mod tests;
 
@@ -25,6 +26,8 @@ use super::{
 pub struct Bundle {
     sequence: u64,
     roots: Vec<Root>,
+    /// For workloads only: no gateway is believed by them.
+    workload_roots: Vec<Root>,
 }
 
 impl Bundle {
@@ -61,7 +64,36 @@ impl Bundle {
         if keys.len() < roots.len() {
             return Err(BundleRefusal::DuplicateKey);
         }
-        Ok(Self { sequence, roots })
+        Ok(Self { sequence, roots, workload_roots: Vec::new() })
+    }
+
+    /// The same with these authorities for the cluster's workloads, which are no other's.
+    ///
+    /// # Errors
+    /// [`BundleRefusal`] names the broken rule.
+    pub fn with_workload_roots(self, roots: &[impl AsRef<[u8]>]) -> Result<Self, BundleRefusal> {
+        check_size(roots)?;
+        let parse = |(index, der): (usize, &_)| {
+            Root::parse(AsRef::<[u8]>::as_ref(der)).map_err(|problem| BundleRefusal::Root { index, problem })
+        };
+        let workload_roots: Vec<_> = roots.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+        let bundle = Self { workload_roots, ..self };
+        let keys: BTreeSet<_> = bundle.every_root().map(Root::spki_sha256).collect();
+        if keys.len() < bundle.every_root().count() {
+            return Err(BundleRefusal::DuplicateKey);
+        }
+        Ok(bundle)
+    }
+
+    /// The authorities of the cluster's workloads.
+    #[must_use]
+    pub fn workload_roots(&self) -> &[Root] {
+        &self.workload_roots
+    }
+
+    /// Those of its gateways, then those of its workloads.
+    pub fn every_root(&self) -> impl Iterator<Item = &Root> {
+        self.roots.iter().chain(&self.workload_roots)
     }
 
     /// Grows with each change; a lower one is a replay.
@@ -128,6 +160,9 @@ struct BundleDocument {
     sequence: u64,
     /// DER certificates in base64.
     roots: Vec<String>,
+    /// The same, of workloads.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    workload_roots: Vec<String>,
 }
 
 impl TryFrom<BundleDocument> for Bundle {
@@ -139,14 +174,18 @@ impl TryFrom<BundleDocument> for Bundle {
                 .map_err(|_| BundleRefusal::Root { index, problem: RootProblem::Malformed })
         };
         let roots: Vec<_> = document.roots.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
-        Self::parse(document.sequence, &roots)
+        let more: Vec<_> =
+            document.workload_roots.iter().enumerate().map(decode).collect::<Result<_, _>>()?;
+        Self::parse(document.sequence, &roots)?.with_workload_roots(&more)
     }
 }
 
 impl From<Bundle> for BundleDocument {
     fn from(bundle: Bundle) -> Self {
-        let roots = bundle.roots.iter().map(|root| data_encoding::BASE64.encode(root.der())).collect();
-        Self { sequence: bundle.sequence, roots }
+        let encoded =
+            |roots: &[Root]| roots.iter().map(|root| data_encoding::BASE64.encode(root.der())).collect();
+        let (roots, workload_roots) = (encoded(&bundle.roots), encoded(&bundle.workload_roots));
+        Self { sequence: bundle.sequence, roots, workload_roots }
     }
 }
 
@@ -266,10 +305,29 @@ pub fn check_new_domain<'a>(
 }
 
 fn check_shared((domain, theirs): (&TrustDomain, &Bundle), bundle: &Bundle) -> Result<(), BundleRefusal> {
-    match bundle.roots.iter().find(|root| theirs.has_key(root.spki_sha256())) {
+    let is_theirs = |root: &&Root| theirs.every_root().any(|it| it.spki_sha256() == root.spki_sha256());
+    match bundle.every_root().find(is_theirs) {
         Some(root) => Err(BundleRefusal::SharedKey { domain: domain.clone(), key: root.fingerprint() }),
         None => Ok(()),
     }
+}
+
+/// Whether no key of a bundle speaks for another domain already.
+///
+/// # Errors
+/// [`BundleRefusal::SharedKey`].
+pub fn check_own_keys<'a>(
+    known: Known<'a, impl IntoIterator<Item = (&'a TrustDomain, &'a Bundle)>>,
+    domain: &TrustDomain,
+    bundle: &Bundle,
+) -> Result<(), BundleRefusal> {
+    check_shared(known.own, bundle)?;
+    for (other, theirs) in known.peers {
+        if other != domain {
+            check_shared((other, theirs), bundle)?;
+        }
+    }
+    Ok(())
 }
 
 /// What an accepted update means.
@@ -315,12 +373,7 @@ pub fn accept_update<'a, R: AsRef<[u8]>>(
         return Ok(BundleUpdate::Distrust { sequence: offered });
     }
     let mut bundle = Bundle::parse(offered, offer.roots)?;
-    check_shared(known.own, &bundle)?;
-    for (domain, theirs) in known.peers {
-        if domain != offer.domain {
-            check_shared((domain, theirs), &bundle)?;
-        }
-    }
+    check_own_keys(known, offer.domain, &bundle)?;
     bundle.roots.retain(|root| root.check_time(now).is_ok());
     if bundle.roots.is_empty() {
         return Ok(BundleUpdate::Distrust { sequence: offered });

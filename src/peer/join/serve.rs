@@ -3,10 +3,17 @@
 //! Whoever connects is nobody yet, so sizes, time and the number of exchanges are bounded before anything is
 //! read, and one path leads to the answer whether or not the token exists.
 
-use std::sync::Arc;
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use quinn::Connection;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
     Ourselves,
@@ -28,23 +35,38 @@ pub(in crate::peer) struct Joins {
     ours: Arc<Ourselves>,
     store: Store,
     in_flight: Arc<Semaphore>,
+    /// Those that have not sent their request yet, in the order they came.
+    idle: Arc<Mutex<VecDeque<Idle>>>,
 }
+
+/// A connection that has said nothing yet.
+#[derive(Debug, Clone)]
+struct Idle(Arc<CancellationToken>);
 
 impl Joins {
     /// Redeems the tokens of this store.
     #[must_use]
     pub(in crate::peer) fn new(ours: Arc<Ourselves>, store: Store) -> Self {
-        Self { ours, store, in_flight: Arc::new(Semaphore::new(limits::JOINS_IN_FLIGHT_MAX)) }
+        Self {
+            ours,
+            store,
+            in_flight: Arc::new(Semaphore::new(limits::JOINS_IN_FLIGHT_MAX)),
+            idle: Arc::default(),
+        }
     }
 
     /// Serves one connection to its end, and says in the log what came of it.
     pub(in crate::peer) async fn serve(self, connection: Connection) {
         let address = connection.remote_address();
-        let Ok(_permit) = self.in_flight.try_acquire() else {
+        let Some(_permit) = self.permit().await else {
             tracing::warn!(%address, "a join was put off: too many at once");
             return connection.close(Close::Shutdown.code(), b"too many joins at once");
         };
-        match timeout(limits::JOIN_TIMEOUT, self.exchange(&connection)).await {
+        let idle = Idle(Arc::default());
+        self.idle().push_back(idle.clone());
+        let exchanged = timeout(limits::JOIN_TIMEOUT, self.exchange(&connection, &idle)).await;
+        self.speaks(&idle);
+        match exchanged {
             Ok(Ok(())) => connection.close(Close::JoinDone.code(), Close::JoinDone.phrase().as_bytes()),
             Ok(Err(error)) => {
                 tracing::debug!(%address, %error, "a join was not finished");
@@ -57,8 +79,31 @@ impl Joins {
         }
     }
 
-    async fn exchange(&self, connection: &Connection) -> Result<(), StreamError> {
-        let (send, receive) = connection.accept_bi().await.map_err(|lost| StreamError::Read(lost.into()))?;
+    /// A place among those that are served. When all are taken, whoever has said nothing for longest gives
+    /// way: who means to join speaks at once, so silence never keeps anybody out.
+    async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.in_flight.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        let silent = self.idle().pop_front()?;
+        silent.0.cancel();
+        timeout(limits::HEADER_TIMEOUT, self.in_flight.clone().acquire_owned()).await.ok()?.ok()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection is idle no more.
+    fn speaks(&self, idle: &Idle) {
+        self.idle().retain(|waiting| !Arc::ptr_eq(&waiting.0, &idle.0));
+    }
+
+    async fn exchange(&self, connection: &Connection, idle: &Idle) -> Result<(), StreamError> {
+        let accepted = idle.0.run_until_cancelled(connection.accept_bi()).await;
+        let Some(accepted) = accepted else { return Err(StreamError::Truncated) };
+        let (send, receive) = accepted.map_err(|lost| StreamError::Read(lost.into()))?;
+        self.speaks(idle);
         let (mut writer, mut reader) = (Writer::new(send), Reader::new(receive));
         let asked = match read_bytes(&mut reader).await {
             Ok(bytes) => Asked::read(&bytes, |token| exporter(connection, token)),
