@@ -1,0 +1,210 @@
+//! The verbs of a peer: removed, revoked, revived, renamed (V1 to V4), paused and approved.
+
+use std::{fs, path::Path, time::Duration};
+
+use hickory_proto::{op::ResponseCode, rr::RecordType};
+
+use crate::{
+    authority::{Authority, know},
+    gateway::{Cluster, Gateway, Listens, until, until_active},
+    hostile::Hostile,
+    joiner::{Answer, Joiner},
+    names::{application, code, dig, place, said_by},
+    stranger::is_let_in,
+};
+
+/// Services that west exports; a table each, so that they come in one snapshot.
+const EXPORTS: usize = 200;
+
+fn joined(numbers: (u8, u8), west_config: &str) -> (Cluster, Cluster, Gateway, Gateway) {
+    let (east, west) = (Cluster::new("east", numbers.0), Cluster::new("west", numbers.1));
+    let first = east.start();
+    let config = west.file("c.toml", west_config);
+    let second = west.start_at(&Listens::free(), &["--config", &config]);
+    west.join(&east.token()).well();
+    until_active(&east, &["west"]);
+    (east, west, first, second)
+}
+
+fn exports() -> String {
+    let app = application("west");
+    let table = |number: usize| {
+        format!(
+            "[[export]]\nname = \"s{number}\"\n[[export.port]]\nname = \"tcp-8080\"\nport = 8080\nto = [\"{app}\"]\n"
+        )
+    };
+    (0..EXPORTS).map(table).collect()
+}
+
+fn name(number: usize) -> String {
+    format!("s{number}.default.svc.clusterset.local.")
+}
+
+fn state_of(cluster: &Cluster, peer: &str) -> String {
+    cluster.json(&format!("peers {peer}"))["peers"][0]["state"].as_str().expect("a word").to_owned()
+}
+
+#[test]
+fn v1_a_removed_peer_is_gone_from_names_and_streams_at_once() {
+    let (east, west, first, second) = joined((244, 245), &exports());
+    let at = until("the last name", || place(first.dns(), &name(EXPORTS - 1), 8080));
+    until("it answers", || said_by(at));
+    let told = east.tombolo("peer remove west").well();
+    assert!(told.contains("is removed, and it knows"), "{told}");
+    let begun = std::time::Instant::now();
+    until("the names are gone", || {
+        let answer = dig(first.dns(), &name(0), RecordType::A);
+        (code(&answer) == ResponseCode::NXDomain).then_some(())
+    });
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    assert_eq!(said_by(at), None, "a new connection was carried to a removed peer");
+    assert_eq!(
+        (state_of(&east, "west").as_str(), state_of(&west, "east").as_str()),
+        ("terminated", "terminated")
+    );
+    // It survives a restart of either.
+    let (one, two) = (first.stop(), second.stop());
+    let (_first, _second) = (east.start_at(&one, &[]), west.start_at(&two, &[]));
+    assert_eq!(state_of(&east, "west"), "terminated");
+}
+
+#[test]
+fn v2_a_peer_that_is_dead_is_removed_by_force_and_forgotten() {
+    let (east, _west, first, second) = joined((246, 247), &exports());
+    until("a name", || place(first.dns(), &name(0), 8080));
+    second.kill();
+    let begun = std::time::Instant::now();
+    let told = east.tombolo("peer remove west --force").well();
+    assert!(told.contains("was not told") && begun.elapsed() < Duration::from_secs(2), "{told}");
+    assert_eq!(code(&dig(first.dns(), &name(0), RecordType::A)), ResponseCode::NXDomain);
+    east.tombolo("peer forget west").well();
+    assert_eq!(east.json("peers")["peers"].as_array().expect("rows").len(), 0);
+    east.tombolo("peer forget west").refused(1, "TMB-1228", "no peer", "tombolo peers");
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    for entry in fs::read_dir(from).expect("readable") {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).expect("an entry");
+        if path.is_dir() {
+            copy(&path, &to.join(name));
+        } else if path.is_file() {
+            fs::copy(&path, to.join(name)).expect("copied");
+        }
+    }
+}
+
+#[test]
+fn v3_a_gateway_revived_with_the_state_of_an_older_peering_is_fenced() {
+    let (east, west, _first, second) = joined((248, 249), "");
+    let old = Cluster::new("west", 250);
+    let listens = second.stop();
+    copy(&west.state(), &old.state());
+    let second = west.start_at(&listens, &[]);
+    east.tombolo("peer remove west").well();
+    west.join(&east.token()).well();
+    until_active(&east, &["west"]);
+    second.stop();
+    // The one that knows the first peering only has the same keys, and is kept out all the same.
+    let revived = old.start();
+    until("it is refused", || {
+        let shown = old.json("peers east");
+        let why = shown["peers"][0]["dial_failure"].as_str().unwrap_or_default().to_owned();
+        why.contains("terminated").then_some(())
+    });
+    assert!(old.peers("active").is_empty() && east.peers("active").is_empty());
+    drop(revived);
+    let _second = west.start_at(&listens, &[]);
+    until_active(&east, &["west"]);
+}
+
+#[test]
+fn v4_a_new_alias_moves_the_name_and_cuts_nothing() {
+    let (east, _west, first, _second) = joined((251, 252), &exports());
+    until("a name", || place(first.dns(), &name(1), 8080));
+    let listens = first.stop();
+    let aliased = |alias: &str| {
+        east.file("e.toml", &format!("[[import]]\nnames = [\"default/s1\"]\nalias = \"shop/{alias}\"\n"))
+    };
+    let config = aliased("one");
+    let first = east.start_at(&listens, &["--config", &config]);
+    let one = "one.shop.svc.clusterset.local.";
+    let at = until(one, || place(first.dns(), one, 8080));
+    until(one, || said_by(at));
+    aliased("two");
+    first.signal(nix::sys::signal::Signal::SIGHUP);
+    let two = "two.shop.svc.clusterset.local.";
+    let moved = until(two, || place(first.dns(), two, 8080));
+    assert_eq!(until(two, || said_by(moved)), "west");
+    assert_eq!(code(&dig(first.dns(), one, RecordType::A)), ResponseCode::NXDomain);
+    assert_eq!(east.peers("active"), ["west"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revoked_peer_stays_out_under_any_name_until_it_is_forgotten() {
+    let east = Cluster::new("east", 253);
+    let west = Authority::new("west");
+    know(&east, &west.as_peer(&[]));
+    let gateway = east.start();
+    let to = gateway.listens.quic.clone();
+    let hostile = Hostile::join(&to, &west, 1).await.expect("a session");
+    let begun = std::time::Instant::now();
+    east.tombolo("peer revoke west").well();
+    assert!(hostile.cut_within(Duration::from_secs(5)).await.is_some());
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert!(!is_let_in(&to, west.leaf(|_| {})).await);
+    let token = tombolo::model::token::Token::parse(&east.token()).expect("a token");
+    let renamed = Joiner { more_roots: vec![west.root.to_vec()], ..Joiner::new("south") };
+    assert_eq!(renamed.join(&token, &to).await, Answer::Denied("TMB-1313".to_owned()));
+    let listens = gateway.stop();
+    let gateway = east.start_at(&listens, &[]);
+    assert!(!is_let_in(&gateway.listens.quic, west.leaf(|_| {})).await, "after a restart");
+    east.tombolo("peer forget west").well();
+    assert!(matches!(renamed.join(&token, &gateway.listens.quic).await, Answer::Joined(_)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_peering_is_fenced_in_its_hello() {
+    let east = Cluster::new("east", 254);
+    let west = Authority::new("west");
+    know(&east, &tombolo::model::state::Peer { generation: 2, ..west.as_peer(&[]) });
+    let gateway = east.start();
+    assert!(Hostile::join(&gateway.listens.quic, &west, 1).await.is_none(), "the first peering is over");
+    assert!(Hostile::join(&gateway.listens.quic, &west, 2).await.is_some());
+}
+
+#[test]
+fn a_token_may_ask_for_a_person_and_a_pause_takes_names_away_for_a_while() {
+    let (east, west) = (Cluster::new("east", 204), Cluster::new("west", 203));
+    let first = east.start();
+    let config = west.file("c.toml", &exports());
+    let _second = west.start_at(&Listens::free(), &["--config", &config]);
+    let token =
+        east.json("token create --allow-private --require-approval")["token"].as_str().map(str::to_owned);
+    west.join(&token.expect("a token")).refused(1, "TMB-1217", "has to approve", "peer approve west");
+    assert_eq!(state_of(&east, "west"), "pending");
+    assert_eq!(code(&dig(first.dns(), &name(0), RecordType::A)), ResponseCode::NXDomain);
+    east.tombolo("peer approve west").well();
+    until("its names are there", || place(first.dns(), &name(0), 8080));
+    east.tombolo("peer pause west").well();
+    assert_eq!(state_of(&east, "west"), "paused");
+    until("its names are gone", || {
+        (code(&dig(first.dns(), &name(0), RecordType::A)) == ResponseCode::NXDomain).then_some(())
+    });
+    east.tombolo("peer resume west").well();
+    until("its names are back", || place(first.dns(), &name(0), 8080));
+}
+
+#[test]
+fn a_cluster_that_lost_its_state_comes_back_under_its_id() {
+    let (east, west, _first, second) = joined((202, 198), "");
+    second.stop();
+    fs::remove_dir_all(west.state()).expect("lost");
+    let _second = west.start();
+    west.join(&east.token()).refused(1, "TMB-1208", "belongs to trust domain", "--rejoin");
+    let token =
+        east.json("token create --allow-private --for west --rejoin")["token"].as_str().map(str::to_owned);
+    west.join(&token.expect("a token")).well();
+    until_active(&east, &["west"]);
+    until_active(&west, &["east"]);
+}
