@@ -161,19 +161,8 @@ impl Core {
         let kubernetes = kubernetes::start(&config, &home, &store, &clock, &tasks)
             .await
             .inspect_err(|_| tasks.shutdown().stop("not started"))?;
-        let ground = Ground {
-            config,
-            home,
-            net,
-            clock,
-            tasks,
-            shards,
-            security,
-            store,
-            ledger,
-            replicas,
-            kubernetes,
-        };
+        let ground =
+            Ground { config, home, net, clock, tasks, shards, security, store, ledger, replicas, kubernetes };
         let inbound = ground.inbound();
         let opened = ground.open_links(quic_keys, &inbound).await;
         // Told before the parts are dropped: what ends now ends because of this.
