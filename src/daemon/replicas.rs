@@ -179,6 +179,7 @@ mod tests {
             tasks.shutdown().stop("enough");
         };
         tokio::select! {
+            biased;
             () = &mut one => panic!("it was not told to end"),
             ((), ()) = async { tokio::join!(two, both) } => {}
         }

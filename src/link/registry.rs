@@ -313,13 +313,13 @@ impl Registry {
                 && !tried.iter().any(|tried| Arc::ptr_eq(tried, lane))
                 && (worst == LinkState::Suspect || !lane.is_draining())
         });
-        let rank = |lane: &&Arc<Lane>| (lane.is_draining(), lane.health(), lane.streams());
-        let usable: Vec<_> = usable.collect();
-        let best = usable.iter().map(|lane| rank(lane)).min()?;
-        let equal: Vec<_> = usable.into_iter().filter(|lane| rank(lane) == best).collect();
-        // Equals take turns; a figure may have moved meanwhile, then any of them is as good.
-        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
-        equal.get(turn % equal.len().max(1)).map(|lane| (*lane).clone())
+        let ranked: Vec<_> =
+            usable.map(|lane| ((lane.is_draining(), lane.health(), lane.streams()), lane)).collect();
+        let best = ranked.iter().map(|(rank, _)| *rank).min()?;
+        let equal = || ranked.iter().filter(|(rank, _)| *rank == best);
+        // Equals take turns, scattered so that whoever asks twice a connection does not meet the same one always.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        equal().nth(turn % equal().count()).map(|(_, lane)| (*lane).clone())
     }
 
     /// Changes whenever a lane comes, goes, or is found to lead elsewhere than was thought.

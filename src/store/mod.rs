@@ -277,3 +277,6 @@ impl Owner {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -21,6 +21,9 @@ fn a_name_of_the_file_is_not_exported_again_by_command() {
     let east = Cluster::new("east", 171);
     let config = east.file("c.toml", &web(9));
     let _gateway = east.start_at(&Listens::free(), &["--config", &config]);
+    // Written in its own time.
+    let addresses = |path: &std::path::PathBuf| path.ends_with("virtual-ips.json");
+    until("its addresses are kept", || east.contents().keys().any(addresses).then_some(()));
     let before = east.contents();
     east.tombolo("export web=127.0.0.1:10").refused(
         3,

@@ -231,8 +231,8 @@ impl Cluster {
         self.call(&words, "")
     }
 
-    /// Everything in the state folder: paths and what is in them, but for locks, sockets and what gateways say of
-    /// themselves as time passes.
+    /// Everything in the state folder: paths and what is in them, but for locks, sockets, and what gateways say
+    /// of themselves while they run.
     pub(crate) fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let mut found = BTreeMap::new();
         collect(&self.state(), &mut found);
@@ -249,10 +249,9 @@ fn binary() -> PathBuf {
 fn collect(folder: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.expect("an entry").path();
-        let lock = path.file_name().is_some_and(|name| name == "lock" || name == "cas.lock");
-        // Says from time to time which gateways run.
-        let told_anew = path.file_name().is_some_and(|name| name == "replicas");
-        if path.is_dir() && !told_anew {
+        let passing = ["lock", "cas.lock", "shared.lock", "replicas"];
+        let lock = path.file_name().is_some_and(|name| passing.iter().any(|passing| name == *passing));
+        if path.is_dir() && !lock {
             collect(&path, found);
         } else if path.is_file() && !lock {
             found.insert(path.clone(), fs::read(&path).expect("a file"));

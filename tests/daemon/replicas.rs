@@ -4,7 +4,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -34,16 +34,19 @@ struct Seen {
     longest: Duration,
 }
 
-/// Connects to `at` again and again until told to stop.
-fn client(at: SocketAddr) -> (Arc<AtomicBool>, JoinHandle<Seen>) {
-    let stop = Arc::new(AtomicBool::new(false));
-    let told = stop.clone();
+/// Connects to `at` again and again until told to stop; counts its answers meanwhile.
+fn client(at: SocketAddr) -> (Arc<AtomicBool>, Arc<AtomicUsize>, JoinHandle<Seen>) {
+    let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (told, counted) = (stop.clone(), answers.clone());
     let run = std::thread::spawn(move || {
         let mut seen = Seen::default();
         while !told.load(Ordering::Relaxed) {
             let begun = Instant::now();
             match said_by(at) {
-                Some(_) => seen.answered += 1,
+                Some(_) => {
+                    seen.answered += 1;
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
                 None => seen.failed += 1,
             }
             seen.longest = seen.longest.max(begun.elapsed());
@@ -51,7 +54,7 @@ fn client(at: SocketAddr) -> (Arc<AtomicBool>, JoinHandle<Seen>) {
         }
         seen
     });
-    (stop, run)
+    (stop, answers, run)
 }
 
 /// Two gateways of east that share an export, and west, which is linked to both.
@@ -76,10 +79,15 @@ fn when_one_of_two_gateways_dies_traffic_and_news_go_on() {
     let app = application("more");
     east.ask(&sibling, &format!("export more.shop={app} --port 8080")).well();
     until("the sibling knows", || east.ask(&first, "services more.shop").out.contains("more").then_some(()));
-    let (stop, run) = client(at);
-    until("it runs", || said_by(at));
+    let (stop, answers, run) = client(at);
+    let answered = |more: usize| {
+        let wanted = answers.load(Ordering::Relaxed) + more;
+        until("answers", || (answers.load(Ordering::Relaxed) >= wanted).then_some(()));
+    };
+    answered(10);
     first.kill();
     until("the death is noticed", || (links(&west, "east") == 1).then_some(()));
+    answered(50);
     stop.store(true, Ordering::Relaxed);
     let seen = run.join().expect("no panic");
     println!("one of two gateways killed: {seen:?}");
@@ -98,7 +106,7 @@ fn when_one_of_two_gateways_dies_traffic_and_news_go_on() {
 fn a_rolling_restart_of_two_gateways_fails_no_new_connection() {
     const ROUNDS: usize = 2;
     let (east, west, [mut first, mut sibling], _second, at) = pair([163, 164, 165]);
-    let (stop, run) = client(at);
+    let (stop, _, run) = client(at);
     for round in 0..ROUNDS {
         let listens = if round == 0 {
             // The command does what the signal does.

@@ -1,0 +1,83 @@
+//! Two gateways on one state folder: each knows what the other was told, and neither undoes it.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use super::*;
+use crate::{
+    files::{Folder, Memory},
+    model::{
+        catalog::{Export, ExportSource},
+        ids::{ClusterId, GatewayId, Incarnation, Locality, ServiceName, TrustDomain},
+        state::{Me, Settings},
+        virtual_ip::VirtualIps,
+    },
+    supervise::Shutdown,
+};
+
+fn store(gateway: &str, persist: Arc<dyn Persist>, clock: &Clock, tasks: &Tasks) -> Store {
+    let me = Me {
+        cluster: ClusterId::parse("east").expect("an id"),
+        trust_domain: TrustDomain::parse("east.tombolo").expect("a domain"),
+        gateway: GatewayId::parse(gateway).expect("an id"),
+        locality: Locality::default(),
+    };
+    let ips = VirtualIps::new("127.77.0.0/18".parse().expect("a network")).expect("large enough");
+    let state = State::new(me, Settings::default(), ips);
+    Store::start(state, persist, format!("gateways/{gateway}"), clock.clone(), tasks)
+}
+
+fn export(number: usize) -> Export {
+    Export {
+        name: ServiceName::parse(&format!("default/web-{number}")).expect("a name"),
+        ports: Vec::new(),
+        labels: BTreeMap::new(),
+        idempotent: false,
+        headless: false,
+        created: Timestamp(1),
+        incarnation: Incarnation([1; 16]),
+        source: ExportSource::State,
+    }
+}
+
+async fn until(store: &Store, exports: usize) {
+    let mut states = store.watch();
+    let wait = states.wait_for(|state| state.exports.len() == exports);
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time").expect("it runs");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_one_gateway_is_told_the_other_knows_at_once() {
+    let (clock, tasks) = (Clock::simulated(1, Timestamp(1)), Tasks::inline(Shutdown::new()));
+    let memory = Memory::new();
+    let [one, two] = ["g1", "g2"].map(|id| store(id, Arc::new(memory.clone()), &clock, &tasks));
+    one.apply(Event::Exported(export(1))).await.expect("stored");
+    assert!(two.state().exports.is_empty());
+    let begun = clock.now();
+    until(&two, 1).await;
+    assert!(clock.now() - begun <= limits::SHARED_LOOK_INTERVAL);
+    // It decides on what the other has written a moment ago, not on what it saw last.
+    two.apply(Event::Exported(export(2))).await.expect("stored");
+    let seen = one.transact(|state, _| Ok((Vec::new(), state.exports.len()))).await.expect("decided");
+    assert_eq!(seen, 2);
+    one.apply(Event::Unexported(export(1).name)).await.expect("stored");
+    until(&two, 1).await;
+    assert!(two.state().exports.contains_key(&export(2).name));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_two_gateways_are_told_at_once_is_all_kept() {
+    const EACH: usize = 25;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (clock, tasks) = (Clock::system(), Tasks::new(Shutdown::new()));
+    let open = || Arc::new(Folder::open(folder.path()).expect("opened"));
+    let [one, two] = ["g1", "g2"].map(|id| store(id, open(), &clock, &tasks));
+    let tell = |store: Store, from: usize| async move {
+        for number in from..from + EACH {
+            store.apply(Event::Exported(export(number))).await.expect("stored");
+        }
+    };
+    tokio::join!(tell(one.clone(), 0), tell(two.clone(), EACH));
+    until(&one, 2 * EACH).await;
+    until(&two, 2 * EACH).await;
+    tasks.shutdown().stop("the test is over");
+}
