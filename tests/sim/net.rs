@@ -147,7 +147,9 @@ impl Net for HostNet {
         Box::pin(async move {
             let connecting = tokio::time::timeout(timeout, TcpStream::connect(actual?));
             let inner = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            let shown = inner.local_addr()?;
+            let (shown, far) = (inner.local_addr()?, inner.peer_addr()?);
+            // Ports come again: what was reset was an earlier connection with the same ends.
+            lock(&internet.resets).retain(|ends| *ends != (shown, far) && *ends != (far, shown));
             Ok(Box::new(Connection::new(inner, shown, internet)) as Box<dyn Stream>)
         })
     }

@@ -301,6 +301,8 @@ impl<H: HealthView + ?Sized> Judge<'_, H> {
             Place::PeerInZone { band }
         } else if matches(false) {
             Place::SameRegion { band }
+        } else if mine.region.is_empty() || view.zones.iter().all(|row| row.locality.region.is_empty()) {
+            Place::Somewhere { band }
         } else {
             Place::OtherRegion { band }
         }

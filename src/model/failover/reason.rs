@@ -38,6 +38,11 @@ pub enum Place {
         /// How near.
         band: Band,
     },
+    /// A peer, where it or this gateway does not say where it runs; it ranks with those elsewhere.
+    Somewhere {
+        /// How near.
+        band: Band,
+    },
     /// This cluster, where peers are preferred.
     OwnLast,
     /// Its catalog is stale.
@@ -59,7 +64,7 @@ impl Place {
             Self::AnyCluster => (100_000, Band::NEAREST),
             Self::PeerInZone { band } => (100_001, band),
             Self::SameRegion { band } => (100_002, band),
-            Self::OtherRegion { band } => (100_003, band),
+            Self::OtherRegion { band } | Self::Somewhere { band } => (100_003, band),
             Self::OwnLast => (100_004, Band::NEAREST),
             Self::Stale { band } => (100_005, band),
         }
@@ -77,6 +82,7 @@ impl fmt::Display for Place {
             Self::PeerInZone { band } => write!(f, "same zone, {band}"),
             Self::SameRegion { band } => write!(f, "same region, {band}"),
             Self::OtherRegion { band } => write!(f, "other region, {band}"),
+            Self::Somewhere { band } => write!(f, "region not known, {band}"),
             Self::OwnLast => f.write_str("this cluster comes last"),
             Self::Stale { band } => write!(f, "its catalog is stale, {band}"),
         }

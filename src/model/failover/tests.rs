@@ -179,7 +179,7 @@ fn endpoints_without_a_zone_are_never_left_out() {
     assert_eq!(world.lines()[0], "0 east 100 % this cluster");
     assert_eq!(
         world.lines()[1],
-        "1 region 0 % other region, within 15 ms",
+        "1 region 0 % region not known, within 15 ms",
         "an unknown place has no neighbours"
     );
     let mut world = World::wide();

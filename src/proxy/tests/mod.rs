@@ -208,6 +208,22 @@ async fn talking(
 }
 
 #[tokio::test]
+async fn the_only_endpoint_of_the_only_cluster_is_tried_although_it_is_ejected() {
+    let address = nothing_there();
+    let (east, west, export) = pair(&[address]).await;
+    for _ in 0..4 {
+        let mut client = east.call(&export).await;
+        read_to_end(&mut client).await.expect_err("refused");
+    }
+    assert_eq!((east.ledger.unhealthy().len(), west.ledger.unhealthy_endpoints().len()), (1, 1));
+    let mut application = Os.tcp_listen(address, 1).expect("the application is back").remove(0);
+    let (client, served) = talking(&east, &export, &mut application).await;
+    drop((client, served));
+    east.end().await;
+    west.end().await;
+}
+
+#[tokio::test]
 async fn what_is_open_is_cut_when_its_export_or_its_grant_goes() {
     let (mut application, address) = application();
     let (east, west, export) = pair(&[address]).await;
