@@ -25,6 +25,7 @@ pub mod link;
 
 // Floor 4: sources and sinks.
 pub mod admin;
+pub mod checks;
 pub mod dns;
 pub mod kubernetes;
 pub mod peer;

@@ -10,7 +10,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::sections::Empty;
+use super::sections::Health;
 use crate::model::{
     catalog::{Export, ExportPort, ExportSource, Port, Protocol},
     code::{Code, Problem},
@@ -66,9 +66,9 @@ pub struct PortSpec {
     /// Where this gateway connects.
     #[serde(default)]
     pub to: Vec<SocketAddr>,
-    /// Active checks; no keys in this release.
-    #[serde(default, skip_serializing)]
-    pub health: Empty,
+    /// Active checks of its endpoints.
+    #[serde(default)]
+    pub health: Health,
 }
 
 /// The flags that `tombolo export` takes beside `NAME[.NAMESPACE]=ADDR[,ADDR]`.
@@ -106,7 +106,7 @@ impl ExportSpec {
             protocol: if flags.udp { Protocol::Udp } else { Protocol::Tcp },
             app_protocol: String::new(),
             to: addresses.split(',').map(address).collect::<Result<_, _>>()?,
-            health: Empty {},
+            health: Health::default(),
         };
         let spec = Self {
             namespace: name.namespace,
@@ -219,7 +219,7 @@ impl PortSpec {
         };
         let port =
             Port { name, number, protocol: self.protocol, app_protocol: self.app_protocol.as_str().into() };
-        ExportPort { port, to: self.to.clone() }
+        ExportPort { port, to: self.to.clone(), health: self.health.check() }
     }
 
     fn check(&self) -> Result<(), String> {
@@ -232,6 +232,7 @@ impl PortSpec {
         if self.number() == 0 || self.to.iter().any(|to| to.port() == 0) {
             return Err("has a port or an address with the number 0".to_owned());
         }
+        self.health.problem()?;
         if !self.name.is_empty() {
             ServiceLabel::parse(&self.name)
                 .map_err(|error| format!("has a port whose name is no label: {error}"))?;

@@ -58,6 +58,7 @@ pub(super) const SECTIONS: &[&str] = &[
     "limits",
     "export",
     "export.port",
+    "export.port.health",
     "grant",
     "guardrail",
     "egress",
@@ -175,7 +176,25 @@ pub(super) const KEYS: &[Key] = &[
     key("export.port", "protocol", Choice(&["tcp", "udp"]), "its transport"),
     key("export.port", "app_protocol", Text, "what is spoken: http, http2, grpc; default: opaque bytes"),
     key("export.port", "to", List, "addresses of the endpoints"),
-    key("export.port", "health", Form::Empty, "active checks; no keys in this release"),
+    key(
+        "export.port.health",
+        "check",
+        Choice(&["none", "tcp", "http"]),
+        "what an endpoint is asked; default: none",
+    ),
+    key(
+        "export.port.health",
+        "path",
+        Text,
+        "what an http check gets; a status from 200 to 399 is ready; default: /",
+    ),
+    key(
+        "export.port.health",
+        "interval",
+        Time(0, 3_600),
+        "pause between two checks of an endpoint; default: 2s",
+    ),
+    key("export.port.health", "timeout", Time(0, 3_600), "time for one check; default: 1s"),
     key("grant", "exports", List, "NAMESPACE/NAME patterns of exports"),
     key("grant", "peers", List, "patterns of cluster ids"),
     key("grant", "callers", List, "patterns of SPIFFE IDs; empty: every caller of those peers"),
@@ -207,7 +226,7 @@ impl Key {
 
     /// The variable that overrides it; keys of repeated sections have none.
     pub(super) fn variable(&self) -> Option<String> {
-        let plain = !REPEATED.contains(&self.section) && !matches!(self.form, Form::Map | Form::Empty);
+        let plain = !is_repeated(self.section) && !matches!(self.form, Form::Map | Form::Empty);
         plain.then(|| format!("TOMBOLO_{}", self.path().replace('.', "_").to_uppercase()))
     }
 
@@ -274,6 +293,12 @@ impl Key {
 /// `join("listen", "quic")` is `"listen.quic"`.
 pub(super) fn join(section: &str, name: &str) -> String {
     if section.is_empty() { name.to_owned() } else { format!("{section}.{name}") }
+}
+
+/// Whether a section may appear many times, by itself or with the one it stands in.
+pub(super) fn is_repeated(section: &str) -> bool {
+    let inside = |outer: &&str| section.strip_prefix(*outer).is_some_and(|rest| rest.starts_with('.'));
+    REPEATED.contains(&section) || REPEATED.iter().any(inside)
 }
 
 /// The keys of one section.

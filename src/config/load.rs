@@ -154,7 +154,7 @@ impl<'a> Layers<'a> {
     fn check_ranges(&self) -> Result<(), Problem> {
         let table = table_of(&self.config);
         for key in keys::KEYS {
-            if keys::REPEATED.contains(&key.section) {
+            if keys::is_repeated(key.section) {
                 let items = self.table.get(key.section).and_then(Value::as_array).into_iter().flatten();
                 for (count, item) in items.enumerate() {
                     if let Some(why) = item.get(key.name).and_then(|found| key.out_of_range(found)) {
@@ -280,7 +280,7 @@ fn key_of_variable(variable: &str) -> Result<Option<&'static Key>, Problem> {
     let section = section.to_lowercase();
     let ours = !section.is_empty() && keys::SECTIONS.contains(&section.as_str());
     let of_kubernetes = name.starts_with("SERVICE_") || name == "PORT" || name.starts_with("PORT_");
-    if !ours || of_kubernetes || keys::REPEATED.contains(&section.as_str()) {
+    if !ours || of_kubernetes || keys::is_repeated(&section) {
         return Ok(None);
     }
     Err(unknown_key(&section, &name.to_lowercase(), &format!("variable {variable}")))

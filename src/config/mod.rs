@@ -29,8 +29,8 @@ pub use export::{ExportFlags, ExportSpec, PortSpec};
 pub use load::{FileText, Overrides};
 pub use reference::reference_page;
 pub use sections::{
-    Advertise, Affinity, Caller, Egress, Empty, Failover, Grant, Guardrail, Import, ImportAction, Kubernetes,
-    Limits, Listen, Lives, Names,
+    Advertise, Affinity, Caller, CheckKind, Egress, Empty, Failover, Grant, Guardrail, Health, Import,
+    ImportAction, Kubernetes, Limits, Listen, Lives, Names,
 };
 
 /// All settings of a gateway. Every key has a default, so the file may be empty.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{
     Config,
-    keys::{Form, Key, RELOADED, REPEATED, SECTIONS, of_section},
+    keys::{Form, Key, RELOADED, REPEATED, SECTIONS, is_repeated, of_section},
     value::{format_duration, format_size},
 };
 
@@ -30,10 +30,10 @@ pub fn reference_page() -> String {
     let sections: Vec<String> = RELOADED.iter().map(|name| format!("`{name}`")).collect();
     page += &format!("Taken over on SIGHUP: {}. All others wait for a restart.\n", sections.join(", "));
     for section in SECTIONS {
-        let repeated = REPEATED.contains(section);
+        let repeated = is_repeated(section);
         let title = match *section {
             "" => "Keys before the first section".to_owned(),
-            name if repeated => format!("`[[{name}]]`"),
+            name if REPEATED.contains(&name) => format!("`[[{name}]]`"),
             name => format!("`[{name}]`"),
         };
         // A string takes every write.

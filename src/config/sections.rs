@@ -9,7 +9,11 @@ use ipnet::{IpNet, Ipv4Net};
 use serde::{Deserialize, Serialize};
 
 use super::value::{duration, size, text};
-use crate::model::{limits as caps, policy::GrantMode};
+use crate::model::{
+    check::{Ask, HealthCheck},
+    limits as caps,
+    policy::GrantMode,
+};
 
 /// `[listen]`: where this gateway listens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -319,6 +323,74 @@ pub struct Caller {
     pub source: IpNet,
     /// Path below this cluster's trust domain: `ns/shop/sa/cart`.
     pub identity: String,
+}
+
+/// What an active check asks.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CheckKind {
+    /// Nothing: all endpoints count as ready.
+    #[default]
+    None,
+    /// Whether the endpoint takes a connection.
+    Tcp,
+    /// Whether it answers `GET path`.
+    Http,
+}
+
+/// `[export.port.health]`: active checks of a port's endpoints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Health {
+    /// What is asked.
+    pub check: CheckKind,
+    /// What an HTTP check asks for.
+    pub path: String,
+    /// Pause between two checks of an endpoint.
+    #[serde(with = "duration")]
+    pub interval: Duration,
+    /// Time for one.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self {
+            check: CheckKind::None,
+            path: "/".to_owned(),
+            interval: caps::CHECK_INTERVAL,
+            timeout: caps::CHECK_TIMEOUT,
+        }
+    }
+}
+
+impl Health {
+    /// The check the model knows.
+    pub(super) fn check(&self) -> Option<HealthCheck> {
+        let ask = match self.check {
+            CheckKind::None => return None,
+            CheckKind::Tcp => Ask::Tcp,
+            CheckKind::Http => Ask::Http(self.path.clone()),
+        };
+        Some(HealthCheck { ask, interval: self.interval, timeout: self.timeout })
+    }
+
+    /// What is wrong with it, as the end of a sentence about its port.
+    pub(super) fn problem(&self) -> Result<(), String> {
+        const LEAST: Duration = Duration::from_millis(100);
+        const MOST: Duration = Duration::from_secs(3_600);
+        let plain = self.path.bytes().all(|byte| byte.is_ascii_graphic());
+        if !self.path.starts_with('/') || !plain || self.path.len() > caps::CHECK_PATH_BYTES_MAX {
+            return Err(format!("has a health.path that is none: {:?}", self.path));
+        }
+        for (key, value) in [("interval", self.interval), ("timeout", self.timeout)] {
+            if value < LEAST || value > MOST {
+                return Err(format!("has a health.{key} that is not from 100ms to 1h"));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A table that has no keys yet.

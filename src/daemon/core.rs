@@ -23,6 +23,7 @@ use super::{
     settings,
 };
 use crate::{
+    checks,
     clock::Clock,
     config::Config,
     files::PublicFolder,
@@ -174,6 +175,7 @@ impl Core {
         ground.renew_svid();
         let rotation = ground.rotate_roots();
         ground.publish_bundles();
+        ground.check_endpoints();
         let Ground { config, home, net, clock, tasks, shards, store, ledger, replicas, kubernetes, .. } =
             ground;
         Ok(Self {
@@ -327,6 +329,16 @@ impl Ground {
             attribute: Arc::new(move |ip| kubernetes.as_ref()?.caller(ip)),
             open_files,
         })
+    }
+
+    fn check_endpoints(&self) {
+        checks::start(checks::Parts {
+            store: self.store.clone(),
+            ledger: self.ledger.clone(),
+            net: self.net.clone(),
+            clock: self.clock.clone(),
+            tasks: self.tasks.clone(),
+        });
     }
 
     fn renew_svid(&self) {

@@ -12,7 +12,10 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::ids::{ExportId, Incarnation, Locality, Seq, ServiceLabel, ServiceName, Timestamp};
+use super::{
+    check::HealthCheck,
+    ids::{ExportId, Incarnation, Locality, Seq, ServiceLabel, ServiceName, Timestamp},
+};
 
 /// Transport protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -54,6 +57,9 @@ pub struct ExportPort {
     pub port: Port,
     /// Where this gateway connects; never told to a peer.
     pub to: Vec<SocketAddr>,
+    /// How they are asked whether they can serve; without it all count as ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
 }
 
 /// Who declared an export; the same name in two places is an error that names both.

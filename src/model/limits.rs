@@ -125,6 +125,25 @@ pub const PROBATION_PROBE_MAX: Duration = Duration::from_secs(10);
 /// Endpoints whose failures are remembered.
 pub const OUTLIERS_MAX: usize = 16_384;
 
+// --- active checks ---
+
+/// Pause between two checks of an endpoint unless told otherwise.
+pub const CHECK_INTERVAL: Duration = Duration::from_secs(2);
+/// Time for one check unless told otherwise.
+pub const CHECK_TIMEOUT: Duration = Duration::from_secs(1);
+/// Checks that fail in a row until an endpoint is not ready.
+pub const CHECK_FALL: u32 = 2;
+/// Checks that succeed in a row until it is ready again.
+pub const CHECK_RISE: u32 = 2;
+/// Endpoints that are checked; further ones count as ready.
+pub const CHECKS_MAX: usize = 10_000;
+/// Results waiting to be taken.
+pub const CHECKS_QUEUE_MAX: usize = 256;
+/// Bytes of an HTTP answer that hold its status: `HTTP/1.1 200`.
+pub const CHECK_STATUS_BYTES: usize = 12;
+/// Bytes of the path that is asked for.
+pub const CHECK_PATH_BYTES_MAX: usize = 1_024;
+
 // --- links ---
 
 /// Connection window before it grows.

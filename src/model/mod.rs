@@ -6,6 +6,7 @@
 pub mod backoff;
 pub mod bands;
 pub mod catalog;
+pub mod check;
 pub mod code;
 pub mod entrance;
 pub mod failover;

@@ -20,7 +20,7 @@ use crate::{
         limits,
         policy::PeerView,
         replication::{CatalogLog, ExportTooLarge, Exporter},
-        state::{Changes, Peer, State, export_row},
+        state::{Changes, Peer, State},
     },
 };
 
@@ -200,6 +200,6 @@ impl Views {
             return None;
         }
         let export_id = self.identity.export_id(&peer.trust_domain, &export.name, export.incarnation);
-        Some(export_row(export, &state.me.locality, export_id))
+        Some(state.export_row(export, export_id))
     }
 }

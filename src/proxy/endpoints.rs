@@ -22,6 +22,7 @@ use crate::{
         limits::{CONNECT_TIMEOUT, OPEN_TIMEOUT},
         open::Origin,
         outlier::{Admission, Outcome},
+        state::Unready,
     },
     net::Net,
 };
@@ -44,6 +45,8 @@ pub(super) struct Wanted {
     pub(super) affinity: Vec<u8>,
     /// Time for all endpoints together; zero: the limit of an open.
     pub(super) deadline: Duration,
+    /// Endpoints that their checks find not ready: tried last.
+    pub(super) unready: Option<Arc<Unready>>,
 }
 
 /// Opens connections to endpoints of this cluster.
@@ -115,6 +118,10 @@ impl Endpoints {
                 !matches!(self.ledger.endpoint_admits(&key), Admission::No { .. })
             });
             fit.rotate_left(admitted.unwrap_or(0));
+            if let Some(unready) = &wanted.unready {
+                // Stable: the rest of the order stays.
+                fit.sort_by_key(|address| unready.contains(&(wanted.port, *address)));
+            }
         }
         fit
     }

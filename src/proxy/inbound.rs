@@ -170,6 +170,7 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
         hostname: header.hostname,
         affinity: header.affinity,
         deadline: Duration::from_millis(header.deadline_ms.into()),
+        unready: state.unready.get(&export.name).cloned(),
     };
     let stopped = writer.stopped();
     let connected = tokio::select! {

@@ -316,8 +316,10 @@ impl Launcher<'_> {
         let mut bytes = 0;
         let ending: BoxFuture<'static, attempt::Ending> = match (&target, &lane, part) {
             (Target::Local, ..) => {
-                let export = planner.site.state.load().exports.get(&self.route.service).cloned();
-                let wanted = Wanted { port: self.route.port, hostname, ..Wanted::default() };
+                let state = planner.site.state.load();
+                let export = state.exports.get(&self.route.service).cloned();
+                let unready = state.unready.get(&self.route.service).cloned();
+                let wanted = Wanted { port: self.route.port, hostname, unready, ..Wanted::default() };
                 attempt::local(planner.site.clone(), export, wanted)
             }
             (Target::Peer(_), Some(lane), Some(part)) => {

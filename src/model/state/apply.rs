@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
-use super::{Event, Me, Peer, PeerCatalog, State, event::CatalogChange};
+use super::{Event, Me, Peer, PeerCatalog, State, Unready, event::CatalogChange};
 use crate::model::{
     catalog::Row,
     ids::{ClusterId, Epoch, Seq, ServiceName, Timestamp},
@@ -47,7 +47,23 @@ impl State {
                     BTreeSet::from([name])
                 })
             }
-            Event::Unexported(name) => self.exports.remove(&name).map(|_| BTreeSet::from([name])),
+            Event::Unexported(name) => {
+                self.unready.remove(&name);
+                self.exports.remove(&name).map(|_| BTreeSet::from([name]))
+            }
+            Event::Readiness(name, unready) => {
+                let unready = if self.exports.contains_key(&name) { unready } else { Unready::new() };
+                let known = self.unready.get(&name).map(AsRef::as_ref);
+                if known.map_or_else(|| unready.is_empty(), |known| *known == unready) {
+                    return None;
+                }
+                if unready.is_empty() {
+                    self.unready.remove(&name);
+                } else {
+                    self.unready.insert(name.clone(), Arc::new(unready));
+                }
+                Some(BTreeSet::from([name]))
+            }
             Event::Peer(peer) => self.put_peer(peer),
             Event::Standing(cluster, standing) => self.edit_peer(&cluster, |peer| peer.standing = standing),
             Event::PeerForgotten(cluster) => {

@@ -13,7 +13,7 @@ use crate::model::{
 /// What changed from one state to a later one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Exports that came, went or changed.
+    /// Exports that came, went or changed, or whose endpoints became ready or unready.
     pub exports: BTreeSet<ServiceName>,
     /// Peers that came, went or changed.
     pub peers: BTreeSet<ClusterId>,
@@ -40,7 +40,7 @@ impl State {
     #[must_use]
     pub fn changes_since(&self, old: &Self) -> Changes {
         Changes {
-            exports: changed(&old.exports, &self.exports),
+            exports: &changed(&old.exports, &self.exports) | &changed(&old.unready, &self.unready),
             peers: changed(&old.peers, &self.peers),
             imports: changed(&old.imports, &self.imports),
             settings: !Arc::ptr_eq(&old.settings, &self.settings) || !Arc::ptr_eq(&old.me, &self.me),

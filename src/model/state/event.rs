@@ -2,7 +2,7 @@
 
 use ipnet::IpNet;
 
-use super::{Peer, Standing};
+use super::{Peer, Standing, Unready};
 use crate::model::{
     catalog::{Export, Row},
     entrance::Entrance,
@@ -59,6 +59,8 @@ pub enum Event {
     Exported(Export),
     /// A service is no longer offered.
     Unexported(ServiceName),
+    /// Checks of a service's endpoints found exactly these not ready.
+    Readiness(ServiceName, Unready),
     /// A peer joined, was introduced, or its record changed.
     Peer(Peer),
     /// What was decided about a peer.
@@ -114,6 +116,7 @@ impl Event {
                 | Self::CatalogSynced(..)
                 | Self::CatalogLoaded { .. }
                 | Self::SessionLost(_)
+                | Self::Readiness(..)
                 | Self::Tick
                 | Self::Settings(_)
                 | Self::Locality(_)

@@ -13,7 +13,7 @@ mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::Ipv4Addr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::Arc,
 };
 
@@ -26,7 +26,7 @@ pub use self::{
     gates::Admitted,
 };
 use super::{
-    catalog::{Export, HeadlessEndpoint, Protocol, Row, ZoneReady},
+    catalog::{Export, ExportPort, HeadlessEndpoint, Protocol, Row, ZoneReady},
     entrance::{Entrance, Entrances},
     ids::{
         ClusterId, Epoch, ExportId, GatewayId, Locality, Seq, ServiceLabel, ServiceName, Timestamp,
@@ -166,6 +166,9 @@ impl PeerCatalog {
     }
 }
 
+/// Endpoints that are not ready: the port clients connect to, and where they are.
+pub type Unready = BTreeSet<(u16, SocketAddr)>;
+
 /// All of it.
 #[derive(Debug, Clone)]
 pub struct State {
@@ -177,6 +180,8 @@ pub struct State {
     pub settings: Arc<Settings>,
     /// What this cluster offers.
     pub exports: OrdMap<ServiceName, Arc<Export>>,
+    /// Endpoints of ours that their checks find not ready, by service; not kept on disk.
+    pub unready: OrdMap<ServiceName, Arc<Unready>>,
     /// Other clusters.
     pub peers: OrdMap<ClusterId, Arc<Peer>>,
     /// What they offer.
@@ -200,6 +205,7 @@ impl State {
             me: Arc::new(me),
             settings: Arc::new(settings),
             exports: OrdMap::new(),
+            unready: OrdMap::new(),
             peers: OrdMap::new(),
             catalogs: OrdMap::new(),
             imports: OrdMap::new(),
@@ -246,41 +252,54 @@ impl State {
 
     /// This cluster's own export as a row beside the peers', for merging.
     fn own_row(&self, export: &Export) -> Row {
-        let row = export_row(export, &self.me.locality, ExportId([0; 16]));
-        Row { seq: 0, ..row }
+        Row { seq: 0, ..self.export_row(export, ExportId([0; 16])) }
+    }
+
+    /// The row a peer is told of an export: aggregates of what is ready, no address.
+    #[must_use]
+    pub fn export_row(&self, export: &Export, export_id: ExportId) -> Row {
+        let nothing = Unready::new();
+        let unready = self.unready.get(&export.name).map_or(&nothing, AsRef::as_ref);
+        row_of(export, &self.me.locality, export_id, unready)
     }
 }
 
 /// The endpoints of a headless export: one a distinct address, named by it as the standard's system ids are
 /// (`10.1.2.3` is `10-1-2-3`) unless somebody gave it a name.
-fn headless_endpoints(export: &Export, locality: &Locality) -> Vec<HeadlessEndpoint> {
+fn headless_endpoints(export: &Export, locality: &Locality, unready: &Unready) -> Vec<HeadlessEndpoint> {
     let hostname = |ip| ServiceLabel::parse(&export.hostname(ip)).ok();
+    let serves = |ip: IpAddr| !unready.iter().any(|(_, address)| address.ip() == ip);
     if !export.endpoints.is_empty() {
         let known = export.endpoints.iter().filter_map(|endpoint| {
-            let (locality, ready) = (endpoint.locality.clone(), endpoint.ready);
+            let (locality, ready) = (endpoint.locality.clone(), endpoint.ready && serves(endpoint.ip));
             Some(HeadlessEndpoint { hostname: hostname(endpoint.ip)?, locality, ready })
         });
         return known.collect();
     }
     let addresses: BTreeSet<_> =
-        export.ports.iter().flat_map(|port| port.to.iter().map(std::net::SocketAddr::ip)).collect();
-    let named =
-        |ip| Some(HeadlessEndpoint { hostname: hostname(ip)?, locality: locality.clone(), ready: true });
+        export.ports.iter().flat_map(|port| port.to.iter().map(SocketAddr::ip)).collect();
+    let named = |ip| {
+        Some(HeadlessEndpoint { hostname: hostname(ip)?, locality: locality.clone(), ready: serves(ip) })
+    };
     addresses.into_iter().filter_map(named).collect()
 }
 
 /// How many endpoints an export has, by where they are.
-fn zones(export: &Export, here: &Locality) -> Vec<ZoneReady> {
+fn zones(export: &Export, here: &Locality, unready: &Unready) -> Vec<ZoneReady> {
     if export.endpoints.is_empty() {
         // Ports may list different endpoints; a service is as able as its best port.
-        let total = export.ports.iter().map(|port| port.to.len()).max().unwrap_or(0);
-        let total = u32::try_from(total).unwrap_or(u32::MAX);
-        return vec![ZoneReady { locality: here.clone(), ready: total, total }];
+        let most = |count: &dyn Fn(&ExportPort) -> usize| {
+            u32::try_from(export.ports.iter().map(count).max().unwrap_or(0)).unwrap_or(u32::MAX)
+        };
+        let is_ready = |port: &ExportPort, to: &SocketAddr| !unready.contains(&(port.port.number, *to));
+        let ready = most(&|port| port.to.iter().filter(|to| is_ready(port, to)).count());
+        return vec![ZoneReady { locality: here.clone(), ready, total: most(&|port| port.to.len()) }];
     }
+    let serves = |ip: IpAddr| !unready.iter().any(|(_, address)| address.ip() == ip);
     let mut zones: BTreeMap<&Locality, (u32, u32)> = BTreeMap::new();
     for endpoint in &export.endpoints {
         let (ready, total) = zones.entry(&endpoint.locality).or_default();
-        *ready = ready.saturating_add(u32::from(endpoint.ready));
+        *ready = ready.saturating_add(u32::from(endpoint.ready && serves(endpoint.ip)));
         *total = total.saturating_add(1);
     }
     let zone =
@@ -300,16 +319,20 @@ pub fn endpoint_hostname(ip: std::net::IpAddr) -> String {
     )
 }
 
-/// The row a peer is told of an export: aggregates, no address.
+/// The row a peer is told of an export whose endpoints are all ready.
 #[must_use]
 pub fn export_row(export: &Export, locality: &Locality, export_id: ExportId) -> Row {
-    let endpoints = if export.headless { headless_endpoints(export, locality) } else { Vec::new() };
+    row_of(export, locality, export_id, &Unready::new())
+}
+
+fn row_of(export: &Export, locality: &Locality, export_id: ExportId, unready: &Unready) -> Row {
+    let endpoints = if export.headless { headless_endpoints(export, locality, unready) } else { Vec::new() };
     Row {
         name: export.name.clone(),
         seq: 0,
         export_id,
         ports: export.ports.iter().map(|port| port.port.clone()).collect(),
-        zones: zones(export, locality),
+        zones: zones(export, locality, unready),
         labels: export.labels.clone(),
         annotations: BTreeMap::new(),
         created: export.created,

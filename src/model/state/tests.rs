@@ -81,6 +81,7 @@ fn export(service: &str, to: &[&str]) -> Export {
         ports: vec![ExportPort {
             port: port(80),
             to: to.iter().map(|address| address.parse().expect("an address")).collect(),
+            health: None,
         }],
         endpoints: Vec::new(),
         labels: BTreeMap::new(),

@@ -332,7 +332,7 @@ pub(super) fn export_of(name: &str, number: u16, to: &[SocketAddr]) -> Export {
     let port = Port { name: "main".into(), number, protocol: Protocol::Tcp, app_protocol: "".into() };
     Export {
         name: ServiceName::parse(name).expect("a name"),
-        ports: vec![ExportPort { port, to: to.to_vec() }],
+        ports: vec![ExportPort { port, to: to.to_vec(), health: None }],
         endpoints: Vec::new(),
         labels: std::collections::BTreeMap::new(),
         idempotent: false,
