@@ -104,6 +104,58 @@ fn k1_the_root_is_rotated_while_requests_and_a_long_stream_go_on() {
     });
 }
 
+/// Long streams of the test of three clusters, from each to the next.
+const STREAMS: usize = 20;
+
+#[test]
+fn three_clusters_rotate_at_once_and_no_stream_is_cut() {
+    let clusters =
+        [("east", 188), ("north", 189), ("west", 190)].map(|(id, number)| Cluster::new(id, number));
+    let gateways = [0, 1, 2].map(|at: usize| start(&clusters[at], &Listens::free(), "svid_life = \"10s\"\n"));
+    for joiner in &clusters[1..] {
+        joiner.join(&clusters[0].token()).well();
+    }
+    until_active(&clusters[1], &["east", "west"]);
+    until_active(&clusters[2], &["east", "north"]);
+    for cluster in &clusters {
+        cluster.tombolo(&format!("export {}.shop={} --port 8081", cluster.id, echo())).well();
+    }
+    let mut streams = Vec::new();
+    for (at, gateway) in gateways.iter().enumerate() {
+        let name = format!("{}.shop.svc.clusterset.local.", clusters[(at + 1) % 3].id);
+        let place = until(&name, || place(gateway.dns(), &name, 8081));
+        for _ in 0..STREAMS {
+            let stream = TcpStream::connect(place).expect("connected");
+            stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+            streams.push(stream);
+        }
+    }
+    let mut beat = |round: u8| {
+        for stream in &mut streams {
+            stream.write_all(&[round]).expect("the stream lives");
+        }
+        for stream in &mut streams {
+            let mut back = [0];
+            stream.read_exact(&mut back).expect("the stream lives");
+            assert_eq!(back[0], round);
+        }
+    };
+    beat(0);
+    for cluster in &clusters {
+        cluster.tombolo("ca rotate").well();
+    }
+    let mut round = 0_u8;
+    until("all three are settled", || {
+        round = round.wrapping_add(1);
+        beat(round);
+        clusters.iter().all(|cluster| phase(cluster) == "settled" && sequence(cluster) == 3).then_some(())
+    });
+    beat(255);
+    for cluster in &clusters {
+        assert_eq!(cluster.peers("active").len(), 2);
+    }
+}
+
 #[test]
 fn k2_a_peer_that_was_away_during_the_rotation_dials_with_the_new_root() {
     let (east, west) = (Cluster::new("east", 236), Cluster::new("west", 237));
