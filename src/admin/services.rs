@@ -99,7 +99,11 @@ fn clusters(import: &Import, state: &State) -> Vec<ServiceCluster> {
 
 /// Why what a peer exports under that name is not taken here, whatever its age.
 pub(super) fn refusal(name: &ServiceName, cluster: &ClusterId, state: &State) -> Option<String> {
-    match state.peers.get(cluster).map(|peer| peer.standing) {
+    let peer = state.peers.get(cluster);
+    if peer.is_some_and(|peer| peer.ruling.paused.is_some()) {
+        return Some("the peer is paused".to_owned());
+    }
+    match peer.map(|peer| peer.standing) {
         Some(Standing::Approved) => {}
         Some(Standing::Pending) => return Some("the peer waits for approval".to_owned()),
         Some(Standing::Distrusted | Standing::Terminated | Standing::Revoked) | None => {

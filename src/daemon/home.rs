@@ -126,6 +126,9 @@ impl Home {
         let loaded = self.persist.load(path).map_err(|error| problem(&error))?;
         if let Some(warning) = loaded.as_ref().and_then(|loaded| PersistError::warning(path, loaded)) {
             tracing::warn!(code = %Code::STATE_RECOVERED, error = %warning, "a state file was damaged");
+            // Else the one good copy is all there is. A disk that fails says so at the next change.
+            let _ =
+                self.persist.commit(path, &loaded.as_ref().map(|it| it.bytes.clone()).unwrap_or_default());
         }
         Ok(loaded.map(|loaded| loaded.bytes))
     }

@@ -104,6 +104,49 @@ fn an_identity_reads_back_as_it_was_made() {
 }
 
 #[test]
+fn a_blocked_key_or_serial_is_refused_whatever_signed_it() {
+    let east = cluster("east");
+    let (trust, key) = (trusting(&[&east]), key_of(&east.svid.chain()[0]).expect("a certificate"));
+    let judged = || trust.judge(east.svid.chain(), Role::Client, None, NOW);
+    assert!(judged().is_ok());
+    let keys = [key.spki_sha256].into();
+    trust.block(Blocked { keys, ..Blocked::default() });
+    assert_eq!(judged().expect_err("blocked").code(), Code::PEER_REVOKED);
+    let serials = [(east.domain().clone(), key.serial.clone())].into();
+    trust.block(Blocked { serials, ..Blocked::default() });
+    assert_eq!(judged().expect_err("blocked").code(), Code::PEER_REVOKED);
+    let elsewhere = [(cluster("west").domain().clone(), key.serial)].into();
+    trust.block(Blocked { serials: elsewhere, ..Blocked::default() });
+    assert!(judged().is_ok(), "a serial number means something in its own domain only");
+}
+
+#[test]
+fn a_new_root_issues_only_when_the_set_says_so() {
+    let east = cluster("east");
+    let mut files = east.files.clone();
+    let set = east.identity.root_set().with_number();
+    let made = east.identity.make_root(set.made, ROOT_LIFE, NOW).expect("made");
+    files.extend(made.into_iter().map(|(path, bytes)| (path, bytes.to_vec())));
+    let set = set.with_made(NOW);
+    east.identity.adopt(set.clone(), &files).expect("adopted");
+    assert_eq!((east.identity.bundle().roots().len(), east.identity.bundle().sequence()), (2, 2));
+    assert!(east.identity.issued(&east.svid, NOW), "the old root still issues");
+    let set = set.with_newest_issuing(NOW);
+    east.identity.adopt(set.clone(), &files).expect("adopted");
+    assert!(!east.identity.issued(&east.svid, NOW));
+    let renewed = east.identity.issue(&gateway(), SVID_LIFE, NOW).expect("issued");
+    assert!(east.identity.issued(&renewed, NOW));
+    let read = Identity::load(east.identity.cluster(), &files).expect("loaded");
+    assert_eq!(read.root_set().published, [1], "without a set on disk there was no rotation");
+    files.insert(
+        ROOT_SET_FILE.to_owned(),
+        serde_json::to_vec(&set.with_issuing_only(NOW)).expect("plain data"),
+    );
+    let read = Identity::load(east.identity.cluster(), &files).expect("loaded");
+    assert_eq!((read.root_set().published, read.bundle().sequence()), (vec![2], 3));
+}
+
+#[test]
 fn an_identity_with_a_missing_or_foreign_file_is_refused_by_name() {
     let (east, west) = (cluster("east"), cluster("west"));
     for path in east.files.keys() {

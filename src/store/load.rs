@@ -87,6 +87,10 @@ impl Reader<'_> {
     fn read<T: DeserializeOwned>(&mut self, path: &str) -> Result<Option<T>, PersistError> {
         let Some(loaded) = self.persist.load(path)? else { return Ok(None) };
         self.warnings.extend(PersistError::warning(path, &loaded));
+        if loaded.recovered_from_backup {
+            // Else the one good copy is all there is until the next change. A disk that fails says so then.
+            let _ = self.persist.commit(path, &loaded.bytes);
+        }
         match serde_json::from_slice(&loaded.bytes) {
             Ok(document) => Ok(Some(document)),
             Err(error) => {

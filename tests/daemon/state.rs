@@ -144,3 +144,19 @@ fn a_damaged_peer_is_left_aside_and_the_others_are_served() {
     assert!(gateway.log().contains("TMB-1102") && gateway.log().contains("west.json"), "{}", gateway.log());
     assert!(fs::exists(&path).expect("readable"), "the file is kept");
 }
+
+#[test]
+fn a_file_that_was_read_from_its_previous_copy_is_whole_again() {
+    let (east, _west) = with_peer(191);
+    for name in ["peers/west.json", "cluster.json"] {
+        let path = east.state().join(name);
+        let whole = fs::read(&path).expect("a file");
+        fs::write(path.with_file_name(format!("{}.1", path.file_name().expect("a name").display())), &whole)
+            .expect("written");
+        flip_a_bit(&path);
+        let gateway = east.start();
+        assert!(gateway.log().contains("TMB-1107"), "{}", gateway.log());
+        assert!(fs::read(&path).expect("a file") == whole, "{name} was left damaged");
+        gateway.stop();
+    }
+}

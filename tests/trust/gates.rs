@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Tries of each kind; interleaved, so that a busy moment hits both.
-const TRIES: usize = 200;
+const TRIES: usize = if cfg!(debug_assertions) { 200 } else { 1_000 };
 
 fn median(mut times: Vec<Duration>) -> Duration {
     times.sort();
@@ -48,6 +48,7 @@ async fn an_export_without_a_grant_cannot_be_told_from_one_that_is_not_there() {
         assert_eq!(answer.expect("an answer"), first);
     }
     let (known, unknown) = (median(known), median(unknown));
+    println!("medians of {TRIES} tries: not granted {known:?}, not there {unknown:?}");
     // The host may be busy: this asserts the same class, the bar itself is the benchmark's.
     let differ = known.abs_diff(unknown);
     assert!(differ < Duration::from_millis(1) + unknown / 2, "{known:?} and {unknown:?}");
