@@ -208,3 +208,36 @@ fn a_cluster_that_lost_its_state_comes_back_under_its_id() {
     until_active(&east, &["west"]);
     until_active(&west, &["east"]);
 }
+
+#[test]
+fn introductions_are_asked_about_or_refused_as_each_cluster_says() {
+    let clusters = [("east", 184), ("north", 185), ("south", 186), ("west", 187)];
+    let [east, north, south, west] = clusters.map(|(id, number)| Cluster::new(id, number));
+    let asks = west.file("c.toml", "auto_approve = []\n");
+    let refuses = south.file("c.toml", "introductions = \"refuse\"\n");
+    let _gateways = [
+        east.start(),
+        north.start(),
+        south.start_at(&Listens::free(), &["--config", &refuses]),
+        west.start_at(&Listens::free(), &["--config", &asks]),
+    ];
+    for joiner in [&west, &south, &north] {
+        joiner.join(&east.token()).well();
+    }
+    until("north is introduced to west", || {
+        (west.peers("pending").contains(&"north".to_owned())).then_some(())
+    });
+    let shown = west.tombolo("peers north").well();
+    assert!(shown.contains("introduced by east, waits for approval"), "{shown}");
+    assert_eq!(west.peers("active"), ["east"]);
+    west.tombolo("peer approve north").well();
+    // North takes the introductions of the cluster whose token it redeemed.
+    until("both are members", || {
+        let there = west.peers("active").contains(&"north".to_owned());
+        (there && north.peers("active").contains(&"west".to_owned())).then_some(())
+    });
+    let introducer = west.json("peers north")["peers"][0]["introduced_by"].clone();
+    assert_eq!(introducer, "east");
+    let known = south.json("peers")["peers"].as_array().expect("rows").len();
+    assert_eq!(known, 1, "a cluster that refuses introductions knows whom it joined");
+}
