@@ -159,6 +159,7 @@ impl Sink {
                 let (now, mut rng) = (self.clock.now(), self.clock.rng());
                 let known = self.again.remove(name).map(|(backoff, _)| backoff);
                 let mut backoff = known.unwrap_or_default();
+                backoff.dialled(now);
                 let at = backoff.failed(now, &mut rng);
                 self.again.insert(name.clone(), (backoff, at));
             }

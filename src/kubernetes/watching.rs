@@ -1,7 +1,7 @@
 //! Follows each kind of object and says what was seen. Broken watches are begun again, with a pause that grows
 //! and is never the same for two gateways.
 
-use std::{fmt::Debug, pin::pin};
+use std::{fmt::Debug, pin::pin, time::Duration};
 
 use k8s_openapi::api::{
     core::v1::{Namespace, Node, Pod, Service},
@@ -10,10 +10,10 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource,
     api::{ApiResource, GroupVersionKind},
-    runtime::{WatchStreamExt as _, watcher, watcher::Event},
+    runtime::{watcher, watcher::Event},
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::sleep};
 use tokio_stream::StreamExt as _;
 
 use super::{
@@ -21,7 +21,7 @@ use super::{
     seen::{self, Key},
     world::{Change, Said},
 };
-use crate::supervise::Tasks;
+use crate::{clock::Clock, model::backoff::Backoff, supervise::Tasks};
 
 /// A kind of the standard's group, in the version that is stored.
 pub(super) fn standard(kind: &str, plural: &str) -> ApiResource {
@@ -39,7 +39,7 @@ pub(super) fn start(client: &Client, parts: &Parts, say: &mpsc::Sender<Said>) {
     let all = || client.clone();
     let every = watcher::Config::default;
     let ours = || every().labels(&format!("{MANAGED_BY}={MANAGER}"));
-    let following = Following { tasks: parts.tasks.clone(), say: say.clone() };
+    let following = Following { tasks: parts.tasks.clone(), clock: parts.clock.clone(), say: say.clone() };
     let typed = &following;
     typed.follow("Services", Api::all(all()), every(), Said::Services, |it: &Service| seen::Service::of(it));
     let of_services = every().labels(SERVICE_NAME);
@@ -66,6 +66,7 @@ pub(super) fn start(client: &Client, parts: &Parts, say: &mpsc::Sender<Said>) {
 
 struct Following {
     tasks: Tasks,
+    clock: Clock,
     say: mpsc::Sender<Said>,
 }
 
@@ -81,11 +82,11 @@ impl Following {
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
         T: Send + 'static,
     {
-        let (say, soft) = (self.say.clone(), self.tasks.shutdown().soft());
+        let (say, soft, clock) = (self.say.clone(), self.tasks.shutdown().soft(), self.clock.clone());
         self.tasks.spawn(format!("kubernetes {kind}"), async move {
-            let mut events = pin!(watcher(api, config).default_backoff());
+            let mut events = pin!(watcher(api, config));
             let mut soft = pin!(soft);
-            let mut troubled = false;
+            let mut pace = Pace { kind, clock, backoff: Backoff::new(), trouble: None };
             loop {
                 let event = tokio::select! {
                     biased;
@@ -94,26 +95,61 @@ impl Following {
                 };
                 // The stream has no end of its own.
                 let Some(event) = event else { return };
-                let trouble = match &event {
-                    Ok(_) if troubled => Some(None),
-                    Ok(_) => None,
-                    Err(error) => Some(Some(error.to_string())),
-                };
-                if let Some(reason) = trouble {
-                    troubled = reason.is_some();
-                    if let Some(error) = &reason {
-                        tracing::warn!(kind, %error, "the API server does not answer");
-                    }
-                    if say.send(Said::Trouble(kind, reason)).await.is_err() {
-                        return;
-                    }
-                }
-                let Ok(event) = event else { continue };
-                if say.send(said(change(event, &read))).await.is_err() {
+                let (trouble, pause) = pace.judge(&event);
+                if let Some(reason) = trouble
+                    && say.send(Said::Trouble(kind, reason)).await.is_err()
+                {
                     return;
+                }
+                match event {
+                    Ok(event) => {
+                        if say.send(said(change(event, &read))).await.is_err() {
+                            return;
+                        }
+                    }
+                    Err(_) => tokio::select! {
+                        biased;
+                        () = &mut soft => return,
+                        () = sleep(pause) => {}
+                    },
                 }
             }
         });
+    }
+}
+
+/// What is thought of one watch: how long to wait after an error, and what to tell of it.
+struct Pace {
+    kind: &'static str,
+    clock: Clock,
+    backoff: Backoff,
+    trouble: Option<String>,
+}
+
+impl Pace {
+    /// What is new about the trouble, if anything is, and the pause before the next attempt.
+    fn judge<K>(&mut self, event: &Result<Event<K>, watcher::Error>) -> (Option<Option<String>>, Duration) {
+        let now = self.clock.now();
+        match event {
+            // A list that begins has proved nothing: it may be refused with its first answer.
+            Ok(Event::Init) => (None, Duration::ZERO),
+            Ok(_) => {
+                self.backoff = Backoff::new();
+                let over = self.trouble.take().is_some();
+                (over.then_some(None), Duration::ZERO)
+            }
+            Err(error) => {
+                self.backoff.dialled(now);
+                let pause = self.backoff.failed(now, &mut self.clock.rng()).saturating_duration_since(now);
+                let reason = error.to_string();
+                let news = self.trouble.as_ref() != Some(&reason);
+                if news {
+                    tracing::warn!(kind = self.kind, error = %reason, "the API server cannot be followed");
+                    self.trouble = Some(reason.clone());
+                }
+                (news.then_some(Some(reason)), pause)
+            }
+        }
     }
 }
 
@@ -124,5 +160,26 @@ fn change<K: Resource, T>(event: Event<K>, read: &impl Fn(&K) -> Option<T>) -> C
         Event::InitDone => Change::Complete,
         Event::Apply(object) => Change::Put(Key::of(&object), read(&object)),
         Event::Delete(object) => Change::Gone(Key::of(&object)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn pauses_grow_while_lists_begin_and_fail_and_trouble_is_told_once() {
+        let mut pace = Pace { kind: "Pods", clock: Clock::system(), backoff: Backoff::new(), trouble: None };
+        let error = || Err::<Event<()>, _>(watcher::Error::NoResourceVersion);
+        let mut longest = Duration::ZERO;
+        for attempt in 0..20 {
+            assert_eq!(pace.judge(&Ok(Event::<()>::Init)).0, None);
+            let (told, pause) = pace.judge(&error());
+            assert_eq!(told.is_some(), attempt == 0);
+            longest = longest.max(pause);
+        }
+        assert!(longest > Duration::from_secs(2), "{longest:?}");
+        assert_eq!(pace.judge(&Ok(Event::<()>::InitDone)).0, Some(None));
+        assert_eq!(pace.backoff.failures(), 0);
     }
 }
