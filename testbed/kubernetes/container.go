@@ -289,7 +289,11 @@ func (p *pod) launch(spec corev1.Container) (*exec.Cmd, error) {
 	defer out.Close()
 	child.Stdout, child.Stderr = out, out
 	child.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	return child, child.Start()
+	if err := child.Start(); err != nil {
+		return nil, err
+	}
+	pid := []byte(fmt.Sprintln(child.Process.Pid))
+	return child, os.WriteFile(strings.TrimSuffix(p.log(spec.Name), "log")+"pid", pid, 0o644)
 }
 
 // log is where a container's output goes; it stays when the pod has gone.

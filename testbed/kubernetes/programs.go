@@ -51,12 +51,29 @@ func (p *programs) start(name string, command []string) error {
 		p.mutex.Lock()
 		over := p.over
 		p.mutex.Unlock()
-		// A fault may kill the API server and start it again: that is not the end of the cluster.
-		if !over && name != "kube-apiserver" {
+		switch {
+		case over:
+		case name == "kube-apiserver":
+			// A fault killed it: it comes back, and not before the fault is over.
+			p.comeBack(name, command)
+		default:
 			p.ended <- fmt.Errorf("%s ended: %w; its log is %s", name, err, log.Name())
 		}
 	}()
 	return nil
+}
+
+// comeBack starts a program again as soon as the file NAME.away is not there.
+func (p *programs) comeBack(name string, command []string) {
+	for {
+		if _, err := os.Stat(filepath.Join(p.folder, name+".away")); os.IsNotExist(err) {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := p.start(name, command); err != nil {
+		p.ended <- err
+	}
 }
 
 func (p *programs) stop() {

@@ -98,6 +98,11 @@ impl Member {
 }
 
 impl Identity {
+    /// The process that has that id now.
+    pub(crate) fn of(pid: i32) -> Option<Self> {
+        Some(Self { pid, started: start_time(pid)? })
+    }
+
     /// Whether the very process still runs. A zombie has ended.
     pub(crate) fn alive(self) -> bool {
         reap(self.pid);

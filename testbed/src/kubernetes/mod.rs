@@ -3,6 +3,7 @@
 //! driven by kubectl and taken down.
 
 mod cluster;
+mod faults;
 mod kubectl;
 mod overlay;
 mod programs;

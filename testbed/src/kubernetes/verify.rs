@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{
     cluster::{self, Cluster, Standing},
+    faults,
     kubectl::{Kubectl, until},
     overlay,
     programs::Programs,
@@ -87,10 +88,18 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     shown.step("ServiceExports in west and north", || export(&[east, west, north]));
     shown.step("a ServiceImport in east", || imported(east));
     shown.step("dig through CoreDNS gives its address", || resolves(east));
+    let ask = || east.client(&["curl", "-sS", "--max-time", "5", URL]);
+    shown.step("a ServiceExport of nothing", || faults::nothing_to_export(west));
+    shown.step("a Service without selector", || faults::no_selector(east, west));
+    shown.step("a port is added and removed", || faults::port_added_and_removed(east, [west, north]));
+    shown.step("another writer", || faults::another_writer(east));
+    shown.step("the namespace is deleted", || faults::namespace_deleted(east));
+    shown.step("the gateway's rights are taken", || faults::rights_taken(east, &ask));
+    shown.step("the API server is away and the gateway restarts", || faults::api_server_away(east));
     let mut first = String::new();
     shown.step("curl through kube-proxy reaches another cluster", || {
         let wanted = |answer: &str| answer == "west" || answer == "north";
-        let (answer, _) = until(SOON, || east.client(&["curl", "-sS", "--max-time", "5", URL]), wanted)?;
+        let (answer, _) = until(SOON, ask, wanted)?;
         first.clone_from(&answer);
         Ok(answer)
     });

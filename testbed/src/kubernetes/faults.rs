@@ -1,0 +1,207 @@
+//! What can go wrong around a gateway on Kubernetes, and what must be seen then. Each leaves the clusters as it
+//! found them.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::kubectl::{Kubectl, until};
+use crate::process::Identity;
+
+const SOON: Duration = Duration::from_secs(60);
+/// How long an API server is away.
+const AWAY: Duration = Duration::from_secs(12);
+/// What a person is told of a kind that cannot be followed.
+const NOT_FOLLOWED: &str = "TMB-3002";
+
+fn export(name: &str) -> String {
+    format!(
+        "apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {{name: {name}, namespace: shop}}\n"
+    )
+}
+
+fn valid(it: Kubectl<'_>, name: &str, wanted: &str) -> Result<()> {
+    let path = "jsonpath={range .status.conditions[?(@.type==\"Valid\")]}{.status}/{.reason}{end}";
+    until(
+        SOON,
+        || it.run(&["get", "serviceexport", name, "-n", "shop", "-o", path]),
+        |answer| answer == wanted,
+    )
+    .map(drop)
+    .with_context(|| format!("the condition Valid of {name} is not {wanted}"))
+}
+
+fn import(it: Kubectl<'_>, path: &str) -> Result<String> {
+    it.run(&["get", "serviceimport", "web", "-n", "shop", "-o", &format!("jsonpath={path}")])
+}
+
+/// A ServiceExport without its Service, and of a Service that is a name elsewhere.
+pub(super) fn nothing_to_export(it: Kubectl<'_>) -> Result<String> {
+    it.apply(&export("nobody"))?;
+    valid(it, "nobody", "False/NoService")?;
+    let elsewhere = "apiVersion: v1\nkind: Service\nmetadata: {name: elsewhere, namespace: shop}\n\
+                     spec: {type: ExternalName, externalName: example.org}\n";
+    it.apply(elsewhere)?;
+    it.apply(&export("elsewhere"))?;
+    valid(it, "elsewhere", "False/InvalidServiceType")?;
+    let imports = it.run(&["get", "serviceimports", "-n", "shop", "-o", "name"])?;
+    ensure!(!imports.contains("nobody") && !imports.contains("elsewhere"), "{imports}");
+    it.run(&[
+        "delete",
+        "serviceexports/nobody",
+        "serviceexports/elsewhere",
+        "service/elsewhere",
+        "-n",
+        "shop",
+    ])?;
+    Ok("NoService and InvalidServiceType, and no import".to_owned())
+}
+
+/// A Service without a selector, whose EndpointSlice a person wrote.
+pub(super) fn no_selector(east: Kubectl<'_>, it: Kubectl<'_>) -> Result<String> {
+    let pod =
+        it.run(&["get", "pods", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].status.podIP}"])?;
+    it.apply(&format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: manual, namespace: shop}}\n\
+         spec: {{ports: [{{name: http, port: 80}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+         metadata: {{name: manual-1, namespace: shop, labels: {{kubernetes.io/service-name: manual}}}}\n\
+         addressType: IPv4\nendpoints: [{{addresses: [{pod}]}}]\nports: [{{name: http, port: 8080}}]\n---\n{}",
+        export("manual")
+    ))?;
+    let ask =
+        || east.client(&["curl", "-sS", "--max-time", "5", "http://manual.shop.svc.clusterset.local./"]);
+    let (answer, _) = until(SOON, ask, |answer| answer == it.cluster.name)?;
+    it.run(&["delete", "serviceexports/manual", "services/manual", "endpointslices/manual-1", "-n", "shop"])?;
+    Ok(format!("answered by {answer}"))
+}
+
+/// A port comes and goes; the one that stays leads where it led.
+pub(super) fn port_added_and_removed(east: Kubectl<'_>, exporters: [Kubectl<'_>; 2]) -> Result<String> {
+    let leads = || {
+        let path = "jsonpath={range .items[*]}{range .spec.ports[?(@.port==80)]}{.targetPort} {end}{end}";
+        let label = "app.kubernetes.io/managed-by=tombolo.dev";
+        east.run(&["get", "services", "-n", "tombolo-system", "-l", label, "-o", path])
+    };
+    let before = leads()?;
+    let patch = |ports: &str| -> Result<()> {
+        for it in exporters {
+            it.run(&[
+                "patch",
+                "service",
+                "web",
+                "-n",
+                "shop",
+                "-p",
+                &format!("{{\"spec\":{{\"ports\":{ports}}}}}"),
+            ])?;
+        }
+        Ok(())
+    };
+    patch("[{\"name\":\"admin\",\"port\":81,\"targetPort\":8080}]")?;
+    let numbers = || import(east, "{.spec.ports[*].port}");
+    let both = |answer: &str| answer.contains("80") && answer.contains("81");
+    until(SOON, numbers, both)?;
+    ensure!(leads()? == before, "the port that stayed leads elsewhere");
+    let ask =
+        || east.client(&["curl", "-sS", "--max-time", "5", "http://web.shop.svc.clusterset.local.:81/"]);
+    until(SOON, ask, |answer| !answer.is_empty())?;
+    patch("[{\"$patch\":\"delete\",\"port\":81}]")?;
+    until(SOON, numbers, |answer| answer == "80")?;
+    Ok(format!("80, then 80 and 81, then 80; it leads to {before} all along"))
+}
+
+/// Somebody else changes what is Tombolo's; it is put right.
+pub(super) fn another_writer(east: Kubectl<'_>) -> Result<String> {
+    let address = import(east, "{.spec.ips[0]}")?;
+    let patch = "{\"spec\":{\"ips\":[\"10.96.0.99\"]}}";
+    east.run(&["patch", "serviceimport", "web", "-n", "shop", "--type=merge", "-p", patch])?;
+    until(SOON, || import(east, "{.spec.ips[0]}"), |answer| answer == address)?;
+    east.run(&["delete", "serviceimport", "web", "-n", "shop"])?;
+    until(SOON, || import(east, "{.spec.ips[0]}"), |answer| answer == address)?;
+    Ok("changed and deleted, and put right with the same address".to_owned())
+}
+
+/// The namespace of an import is deleted here and made again.
+pub(super) fn namespace_deleted(east: Kubectl<'_>) -> Result<String> {
+    east.run(&["delete", "namespace", "shop", "--timeout=60s"])?;
+    let label = "app.kubernetes.io/managed-by=tombolo.dev";
+    let derived = || east.run(&["get", "services", "-n", "tombolo-system", "-l", label, "-o", "name"]);
+    until(SOON, derived, str::is_empty)?;
+    east.run(&["create", "namespace", "shop"])?;
+    let (address, _) = until(SOON, || import(east, "{.spec.ips[0]}"), |answer| !answer.is_empty())?;
+    Ok(format!("its objects went with it; made again, the name has {address}"))
+}
+
+/// The rights of the gateways are taken away: what was known stays true, and a person is told.
+pub(super) fn rights_taken(east: Kubectl<'_>, ask: &dyn Fn() -> Result<String>) -> Result<String> {
+    // What a gateway knows is on its disk after five seconds.
+    std::thread::sleep(Duration::from_secs(6));
+    let binding = east.run(&["get", "clusterrolebinding", "tombolo", "-o", "json"])?;
+    east.run(&["delete", "clusterrolebinding", "tombolo"])?;
+    // A watch that stands goes on; a gateway that starts has none.
+    restart_gateway(east)?;
+    until(SOON, || east.tombolo(&["status"], ""), |answer| answer.contains(NOT_FOLLOWED))?;
+    let (answer, _) = until(SOON, ask, |answer| !answer.is_empty())?;
+    east.fed(&["replace", "--force", "-f", "-"], &binding)?;
+    until(SOON, || east.tombolo(&["status"], ""), |answer| !answer.contains(NOT_FOLLOWED))?;
+    Ok(format!("{NOT_FOLLOWED} in status, {answer} went on answering"))
+}
+
+/// Kills the gateway's process; its pod starts it again.
+fn restart_gateway(it: Kubectl<'_>) -> Result<()> {
+    let file = it.cluster.folder.join("pod-tombolo-system-tombolo-0-tombolo.pid");
+    let outer: i32 = fs::read_to_string(&file)?.trim().parse()?;
+    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
+    let pid = children.split_whitespace().next().context("the gateway has no process")?.parse()?;
+    Identity::of(pid).context("the gateway has ended")?.signal(Signal::SIGKILL)?;
+    Ok(())
+}
+
+/// The API server goes away, the gateway restarts meanwhile, and clients notice nothing that lasts.
+pub(super) fn api_server_away(east: Kubectl<'_>) -> Result<String> {
+    let asker = "apiVersion: v1\nkind: Pod\nmetadata: {name: asker, namespace: default}\nspec:\n  \
+        terminationGracePeriodSeconds: 0\n  containers:\n    - name: asker\n      image: shell\n      command:\n        \
+        - sh\n        - -c\n        - 'while sleep 0.2; do curl -sS --max-time 1 http://web.shop.svc.clusterset.local./; echo; done'\n";
+    east.apply(asker)?;
+    let log = east.cluster.folder.join("pod-default-asker-asker.log");
+    let answers = || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.lines().filter(|line| *line == "west" || *line == "north").count()
+    };
+    let more = |than: usize, limit: Duration| {
+        until(
+            limit,
+            || Ok(answers().to_string()),
+            |count| count.parse().is_ok_and(|count: usize| count > than),
+        )
+    };
+    more(3, SOON).context("nothing answers before the fault")?;
+    let away = east.cluster.folder.join("kube-apiserver.away");
+    fs::write(&away, "")?;
+    let server: i32 = fs::read_to_string(east.cluster.folder.join("kube-apiserver.pid"))?.trim().parse()?;
+    Identity::of(server).context("no API server")?.kill()?;
+    let begun = Instant::now();
+    std::thread::sleep(Duration::from_secs(2));
+    let before = answers();
+    more(before + 5, SOON).context("nothing answers without the API server")?;
+    restart_gateway(east)?;
+    std::thread::sleep(Duration::from_secs(1));
+    let before = answers();
+    let (_, back) = more(before + 5, SOON).context("nothing answers after the gateway's restart")?;
+    while begun.elapsed() < AWAY {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    fs::remove_file(&away)?;
+    until(SOON, || east.tombolo(&["status"], ""), |answer| !answer.contains(NOT_FOLLOWED))?;
+    east.run(&["delete", "pod", "asker", "--wait=false"])?;
+    Ok(format!(
+        "away for {:.0} s, the gateway killed meanwhile: five answers within {:.1} s of its end",
+        AWAY.as_secs_f64(),
+        back.as_secs_f64() + 1.0
+    ))
+}
