@@ -46,6 +46,7 @@ fn export(to: &[SocketAddr], ask: Option<Ask>) -> Export {
     Export {
         name: ServiceName::parse("default/web").expect("a name"),
         ports: vec![ExportPort { port, to: to.to_vec(), health }],
+        endpoints: Vec::new(),
         labels: BTreeMap::new(),
         idempotent: false,
         headless: false,

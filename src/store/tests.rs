@@ -30,6 +30,7 @@ fn export(number: usize) -> Export {
     Export {
         name: ServiceName::parse(&format!("default/web-{number}")).expect("a name"),
         ports: Vec::new(),
+        endpoints: Vec::new(),
         labels: BTreeMap::new(),
         idempotent: false,
         headless: false,

@@ -64,7 +64,7 @@ fn of_service(
             protocol: port.protocol,
             app_protocol: port.app_protocol.as_str().into(),
         };
-        ExportPort { port, to }
+        ExportPort { port, to, health: None }
     });
     Ok(Export {
         name,

@@ -309,7 +309,7 @@ fn zones(export: &Export, here: &Locality, unready: &Unready) -> Vec<ZoneReady> 
 
 /// How an endpoint of a headless service is called when nobody gave it a name.
 #[must_use]
-pub fn endpoint_hostname(ip: std::net::IpAddr) -> String {
+pub fn endpoint_hostname(ip: IpAddr) -> String {
     let text = ip.to_string().replace(['.', ':'], "-");
     // `::1` begins with a colon, and a label may not begin or end with a hyphen.
     format!(
