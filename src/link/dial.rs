@@ -4,7 +4,8 @@
 //! Either side may dial; whoever can, does. Each endpoint is kept by itself, so that a dead gateway never holds
 //! up the others, and is dialled once even beside a link, to learn whose it is. A lane that is suspect is
 //! dialled anew from a fresh socket (B3). Pauses grow with full jitter (P25), but after the other side reset or
-//! closed a link the next dial comes at once: it has most likely just started.
+//! closed a link the next dial comes at once: it has most likely just started; and for a minute after a link was
+//! lost they stay short, so that a path that heals is found within a second or two.
 
 use std::{collections::BTreeMap, future::pending, io, net::SocketAddr, sync::Arc};
 
@@ -132,6 +133,7 @@ impl Keeper {
                 () = doubted => {}
             }
         }
+        self.backoff.lost(self.links.0.clock.now());
         // It was there: most likely it starts anew, and its own dial or ours will find it at once.
         let at = self.backoff.immediately(self.links.0.clock.now());
         sleep_until(Instant::from_std(at)).await;
@@ -200,12 +202,14 @@ impl Keeper {
         let domain = self.target.borrow().trust_domain.clone();
         // What is doubted may be a path that something on the way remembers by our port.
         let fresh = self.is_doubted();
+        let lately = self.backoff.lost_lately(links.0.clock.now());
+        let patience = if lately { limits::DIAL_CLOSE_TIMEOUT } else { limits::HANDSHAKE_TIMEOUT };
         let there = links.clone();
         links.0.shards.spawn_transient(shard, "dial", async move {
             if fresh {
                 endpoints.renew_socket(&there, shard);
             }
-            let result = endpoints.dial(&there, shard, address, &domain).await;
+            let result = endpoints.dial(&there, shard, address, (&domain, patience)).await;
             // Nobody waits any more when the peer is no longer wanted: the lane is then closed by being dropped.
             let _ = reply.send(result);
         });

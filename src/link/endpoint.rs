@@ -8,7 +8,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use quinn::{
@@ -138,11 +138,11 @@ impl ShardEndpoints {
         links: &Links,
         shard: usize,
         address: SocketAddr,
-        domain: &TrustDomain,
+        (domain, patience): (&TrustDomain, Duration),
     ) -> Result<Arc<Lane>, LinkError> {
         let client = transport::client(links.0.tls.peer_client(domain), &links.0.clock);
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
-        let connection = timeout(limits::HANDSHAKE_TIMEOUT, connecting)
+        let connection = timeout(patience, connecting)
             .await
             .map_err(|_| LinkError::NoAnswer { address })?
             .map_err(|error| LinkError::Handshake { address, error })?;

@@ -6,17 +6,21 @@ use std::time::{Duration, Instant};
 
 use rand::{Rng, RngExt};
 
-use super::limits::{DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, DIAL_BACKOFF_RESET_AFTER, DIAL_INTERVAL_MIN};
+use super::limits::{
+    DIAL_BACKOFF_MAX, DIAL_BACKOFF_MIN, DIAL_BACKOFF_RESET_AFTER, DIAL_CLOSE_FOR, DIAL_INTERVAL_MIN,
+};
 
 /// The pause before the next dial of one peer.
 ///
 /// Two laws hold whatever is called: two dials are never less than a second apart, so a flapping peer costs
-/// little, and the n-th failure in a row waits at most `0.5 s * 2^n`, never over 30 s.
+/// little, and the n-th failure in a row waits at most `0.5 s * 2^n`, never over 30 s. In the first minute after a
+/// link was lost the pauses do not grow.
 #[derive(Debug, Clone, Default)]
 pub struct Backoff {
     failures: u32,
     dialled_at: Option<Instant>,
     connected_at: Option<Instant>,
+    lost_at: Option<Instant>,
 }
 
 impl Backoff {
@@ -37,10 +41,21 @@ impl Backoff {
         self.connected_at = Some(now);
     }
 
+    /// A link was lost, or is doubted: for a while dials stay close together, so that a path that heals is found.
+    pub fn lost(&mut self, now: Instant) {
+        self.lost_at = Some(now);
+    }
+
+    /// Whether a link was lost so lately that each try should be short.
+    #[must_use]
+    pub fn lost_lately(&self, now: Instant) -> bool {
+        self.lost_at.is_some_and(|at| now.saturating_duration_since(at) < DIAL_CLOSE_FOR)
+    }
+
     /// A dial failed, or a link was lost without a word: when to dial next.
     pub fn failed(&mut self, now: Instant, rng: &mut impl Rng) -> Instant {
         self.settle(now);
-        let ceiling = self.ceiling();
+        let ceiling = if self.lost_lately(now) { DIAL_BACKOFF_MIN } else { self.ceiling() };
         self.failures = self.failures.saturating_add(1);
         let jittered = ceiling.mul_f64(rng.random_range(0.0..=1.0));
         self.no_sooner(now + jittered)
@@ -121,6 +136,22 @@ mod tests {
         backoff.connected(start());
         let closed = start() + Duration::from_secs(5);
         assert_eq!(backoff.immediately(closed), closed);
+    }
+
+    #[test]
+    fn for_a_minute_after_a_link_was_lost_the_pauses_do_not_grow() {
+        let (mut backoff, mut rng) = (Backoff::new(), StdRng::seed_from_u64(4));
+        let lost = start();
+        backoff.lost(lost);
+        let (mut now, mut dials) = (lost, 0);
+        while now < lost + DIAL_CLOSE_FOR {
+            backoff.dialled(now);
+            let next = backoff.failed(now, &mut rng);
+            assert!(next <= now + DIAL_INTERVAL_MIN, "a path that heals is found within a second");
+            (now, dials) = (next, dials + 1);
+        }
+        assert_eq!(dials, 60);
+        assert!(!backoff.lost_lately(now) && backoff.ceiling() == DIAL_BACKOFF_MAX);
     }
 
     #[test]

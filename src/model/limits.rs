@@ -204,6 +204,10 @@ pub const DIAL_STAGGER: Duration = Duration::from_millis(250);
 pub const PEER_ENDPOINTS_MAX: usize = 8;
 /// Bytes of one `host:port`.
 pub const PEER_ENDPOINT_BYTES_MAX: usize = 255;
+/// After a link was lost, dials stay close together for this long.
+pub const DIAL_CLOSE_FOR: Duration = Duration::from_secs(60);
+/// Meanwhile each of them waits no longer than this for its handshake.
+pub const DIAL_CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// First pause between dials.
 pub const DIAL_BACKOFF_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between dials (P25).

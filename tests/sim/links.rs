@@ -154,7 +154,11 @@ pub(crate) fn refused_dials(seed: u64) -> u64 {
     changes.get() / 2
 }
 
-/// One run; the times in milliseconds at which the dialling side saw the link come, go and come again.
+/// How long the network stays cut after the link was given up.
+const OUTAGE: Duration = Duration::from_secs(30);
+
+/// One run; the times in milliseconds at which the dialling side saw the link come and go, the network was whole
+/// again, and the link came again.
 pub(crate) fn run(seed: u64) -> Vec<u128> {
     let internet = Internet::default();
     let (east, west) = (Rc::new(Side::new("east")), Rc::new(Side::new("west")));
@@ -190,6 +194,8 @@ pub(crate) fn run(seed: u64) -> Vec<u128> {
         note();
         turmoil::partition("east", "west");
         timeout(patience, until(&links, &east.cluster, false)).await?;
+        note();
+        sleep(OUTAGE).await;
         note();
         turmoil::repair("east", "west");
         timeout(patience, until(&links, &east.cluster, true)).await?;
