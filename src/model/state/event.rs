@@ -113,6 +113,7 @@ impl Event {
         !matches!(
             self,
             Self::Catalog(_)
+                | Self::CatalogDropped(_)
                 | Self::CatalogSynced(..)
                 | Self::CatalogLoaded { .. }
                 | Self::SessionLost(_)
@@ -120,6 +121,7 @@ impl Event {
                 | Self::Tick
                 | Self::Settings(_)
                 | Self::Locality(_)
+                | Self::Entrance(..)
         )
     }
 }
