@@ -241,3 +241,48 @@ fn introductions_are_asked_about_or_refused_as_each_cluster_says() {
     let known = south.json("peers")["peers"].as_array().expect("rows").len();
     assert_eq!(known, 1, "a cluster that refuses introductions knows whom it joined");
 }
+
+/// An application that sends for as long as somebody reads.
+fn flood() -> std::net::SocketAddr {
+    use std::io::Write as _;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            std::thread::spawn(move || while client.write_all(&[7; 4_096]).is_ok() {});
+        }
+    });
+    address
+}
+
+#[test]
+fn revoked_under_load_a_peer_moves_no_byte_two_seconds_later() {
+    use std::{io::Read as _, time::Instant};
+    let (east, west, first, _second) = joined((180, 181), "");
+    west.tombolo(&format!("export flood.shop={} --port 8080", flood())).well();
+    let flood = "flood.shop.svc.clusterset.local.";
+    let at = until(flood, || place(first.dns(), flood, 8080));
+    let readers: Vec<_> = (0..20)
+        .map(|_| {
+            let mut stream = std::net::TcpStream::connect(at).expect("connected");
+            stream.set_read_timeout(Some(Duration::from_secs(5))).expect("set");
+            std::thread::spawn(move || {
+                let (mut buffer, mut bytes, mut last) = ([0; 4_096], 0_usize, Instant::now());
+                while let Ok(count @ 1..) = stream.read(&mut buffer) {
+                    (bytes, last) = (bytes + count, Instant::now());
+                }
+                (bytes, last)
+            })
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(500));
+    let begun = Instant::now();
+    east.tombolo("peer revoke west").well();
+    for reader in readers {
+        let (bytes, last) = reader.join().expect("ended");
+        assert!(bytes > 0, "it never carried anything");
+        let late = last.saturating_duration_since(begun);
+        assert!(late < Duration::from_secs(2), "a byte came {late:?} after the revocation");
+    }
+    assert_eq!(said_by(at), None);
+}
