@@ -7,8 +7,8 @@
 use std::{
     future::Future,
     io,
-    pin::Pin,
-    task::{Context, Poll},
+    pin::{Pin, pin},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf, Bytes, BytesMut};
@@ -119,6 +119,18 @@ impl Writer {
         self.inner.write_all_chunks(chunks).await
     }
 
+    /// Writes what is left of `bytes`; ready when nothing is.
+    ///
+    /// # Errors
+    /// [`WriteError`] when the lane is gone or the reader stopped.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &mut Bytes) -> Poll<Result<(), WriteError>> {
+        while !bytes.is_empty() {
+            // Nothing is written by a future that was not ready, so it need not be kept.
+            ready!(pin!(self.inner.write_chunks(std::slice::from_mut(bytes))).poll(cx))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Writes a length-prefixed message.
     ///
     /// # Errors
@@ -213,7 +225,8 @@ impl Reader {
 
     /// Takes what was read past the last message; empty when nothing was.
     pub fn take_buffered(&mut self) -> Bytes {
-        self.buffered.split().freeze()
+        // Not split off: what was left would keep the memory of what was taken.
+        std::mem::take(&mut self.buffered).freeze()
     }
 
     /// The next bytes in order, without copying; `None` at the proper end.
@@ -225,6 +238,24 @@ impl Reader {
             return Ok(Some(self.take_buffered()));
         }
         Ok(self.inner.read_chunk(bytes_max, true).await?.map(|chunk| chunk.bytes))
+    }
+
+    /// Puts the next bytes in order into `chunks`, without copying, as many as are there; how many chunks
+    /// that are, 0 at the proper end.
+    ///
+    /// # Errors
+    /// [`ReadError`] when the stream was reset or the lane is gone.
+    pub fn poll_read_chunks(
+        &mut self,
+        cx: &mut Context<'_>,
+        chunks: &mut [Bytes],
+    ) -> Poll<Result<usize, ReadError>> {
+        if let (false, Some(first)) = (self.buffered.is_empty(), chunks.first_mut()) {
+            *first = self.take_buffered();
+            return Poll::Ready(Ok(1));
+        }
+        // Nothing is read by a future that was not ready, so it need not be kept.
+        pin!(self.inner.read_chunks(chunks)).poll(cx).map_ok(|count| count.unwrap_or(0))
     }
 
     /// Tells the sender that nothing more will be read, and why.

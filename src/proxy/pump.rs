@@ -8,13 +8,13 @@
 use std::{
     cell::RefCell,
     future::{Future, poll_fn},
-    io,
+    io::{self, IoSlice},
     pin::{Pin, pin},
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf, split};
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf, split};
 use tokio_util::sync::CancellationToken;
 
 use super::tcp::Tcp;
@@ -26,7 +26,11 @@ use crate::{
     model::limits::{PUMP_BUFFER_BYTES, YOUNG_STREAM_BYTES},
 };
 
+/// Chunks that are read from a stream and written to a connection at once: a good 64 KiB in packets.
+const GATHERED_MAX: usize = 64;
+
 thread_local! {
+    static GATHERED: RefCell<[Bytes; GATHERED_MAX]> = const { RefCell::new([const { Bytes::new() }; GATHERED_MAX]) };
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; PUMP_BUFFER_BYTES].into_boxed_slice());
 }
 
@@ -42,7 +46,7 @@ pub(super) struct Carried {
 }
 
 /// A direction was cut; whose fault it was does not matter to what follows.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 struct Cut;
 
 /// Reads what is there, at most `bytes_max`, without holding a buffer while waiting. Empty is the end.
@@ -70,35 +74,151 @@ pub(super) async fn tcp_and_stream(tcp: Tcp, writer: Writer, reader: Reader) -> 
 
 /// The same until it is cut: then both sides are reset, the stream with the reason that a rule forbids it.
 pub(super) async fn tcp_and_stream_until(
-    tcp: Tcp,
+    mut tcp: Tcp,
     mut writer: Writer,
     mut reader: Reader,
     cut: &CancellationToken,
 ) -> Carried {
-    let (mut from, mut to) = split(tcp);
-    let mut carried = Carried::default();
-    let carrying = both(
-        tcp_to_stream(&mut from, &mut writer, &mut carried.forth),
-        stream_to_tcp(&mut reader, &mut to, &mut carried.back),
-    );
-    let Some((forth, back)) = cut.run_until_cancelled(carrying).await else {
+    let (mut forth, mut back) = (Forth::default(), Back::default());
+    let forbidden = {
+        // Heard even while the client is silent, so that a far side that went away is noticed.
+        let mut stopped = pin!(writer.stopped());
+        let carrying = poll_fn(|cx| {
+            let mut cut = forth.poll(&mut tcp, &mut writer, cx) == Poll::Ready(Err(Cut));
+            if !forth.ended && stopped.as_mut().poll(cx).is_ready() {
+                cut = true;
+            }
+            cut = cut || back.poll(&mut reader, &mut tcp, cx) == Poll::Ready(Err(Cut));
+            if cut || forth.ended && back.ended { Poll::Ready(()) } else { Poll::Pending }
+        });
+        cut.run_until_cancelled(carrying).await.is_none()
+    };
+    if forbidden {
         writer.reset(Reset::Policy);
         reader.stop(Reset::Policy);
-        return carried;
-    };
-    let tcp = from.unsplit(to);
-    if !forth {
+        return Carried { forth: forth.count, back: back.count, whole: false };
+    }
+    if !forth.ended {
         writer.reset(Reset::ConnectionReset);
     }
-    if back {
+    if back.ended {
         // The client has everything it will ever get, so nothing is lost by a close in peace.
         tcp.finish();
     } else {
         reader.stop(Reset::ConnectionReset);
         drop(tcp);
     }
-    carried.whole = forth && back;
-    carried
+    Carried { forth: forth.count, back: back.count, whole: forth.ended && back.ended }
+}
+
+/// From a TCP connection to a stream.
+#[derive(Debug, Default)]
+struct Forth {
+    /// Read and not yet written: the stream's window is full.
+    pending: Bytes,
+    count: u64,
+    ended: bool,
+}
+
+impl Forth {
+    fn poll(&mut self, from: &mut Tcp, to: &mut Writer, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        while !self.ended {
+            if !self.pending.is_empty() {
+                ready!(to.poll_write(cx, &mut self.pending)).map_err(|_| Cut)?;
+                // What was written belongs to the stream now.
+                self.pending = Bytes::new();
+            }
+            let bytes = ready!(poll_read_some(from, PUMP_BUFFER_BYTES, cx)).map_err(|_| Cut)?;
+            if bytes.is_empty() {
+                to.finish();
+                self.ended = true;
+            }
+            let before = self.count;
+            self.count += bytes.len() as u64;
+            if before < YOUNG_STREAM_BYTES && self.count >= YOUNG_STREAM_BYTES {
+                to.set_priority(0);
+            }
+            self.pending = bytes;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// From a stream to a TCP connection. Packets that are there together are written together.
+#[derive(Debug, Default)]
+struct Back {
+    /// Read and not yet written: the connection's buffers are full.
+    pending: Vec<Bytes>,
+    count: u64,
+    all_read: bool,
+    ended: bool,
+}
+
+impl Back {
+    fn poll(&mut self, from: &mut Reader, to: &mut Tcp, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+        while !self.ended {
+            if !self.pending.is_empty() {
+                ready!(poll_write_all(to, &mut self.pending, cx))?;
+                self.pending = Vec::new();
+            }
+            if self.all_read {
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Cut)?;
+                self.ended = true;
+                continue;
+            }
+            ready!(GATHERED.with_borrow_mut(|gathered| {
+                let count = ready!(from.poll_read_chunks(cx, gathered)).map_err(|_| Cut)?;
+                let chunks = &mut gathered[..count];
+                self.all_read = count == 0;
+                self.count += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+                let written = poll_write_all(to, chunks, cx);
+                let left = chunks.iter_mut().map(std::mem::take).filter(|chunk| !chunk.is_empty());
+                match written {
+                    Poll::Ready(written) => {
+                        left.for_each(drop);
+                        Poll::Ready(written)
+                    }
+                    Poll::Pending => {
+                        self.pending.extend(left);
+                        Poll::Pending
+                    }
+                }
+            }))?;
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// Writes all chunks, as many at once as the system takes; those that are written are empty afterwards.
+fn poll_write_all(to: &mut Tcp, chunks: &mut [Bytes], cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    let mut at = 0;
+    loop {
+        while chunks.get(at).is_some_and(Bytes::is_empty) {
+            at += 1;
+        }
+        let left = &chunks[at..];
+        let mut written = match left {
+            [] => return Poll::Ready(Ok(())),
+            [only] => ready!(Pin::new(&mut *to).poll_write(cx, only)),
+            several => {
+                let mut slices = [IoSlice::new(&[]); GATHERED_MAX];
+                let count = several.len().min(GATHERED_MAX);
+                for (slice, chunk) in slices.iter_mut().zip(several) {
+                    *slice = IoSlice::new(chunk);
+                }
+                ready!(Pin::new(&mut *to).poll_write_vectored(cx, &slices[..count]))
+            }
+        }
+        .map_err(|_| Cut)?;
+        if written == 0 {
+            return Poll::Ready(Err(Cut));
+        }
+        for chunk in &mut chunks[at..] {
+            let taken = written.min(chunk.len());
+            chunk.advance(taken);
+            written -= taken;
+        }
+    }
 }
 
 /// Carries between two TCP connections, likewise.
@@ -145,36 +265,6 @@ async fn both(
     })
     .await;
     (forth_ended, back_ended)
-}
-
-async fn tcp_to_stream(from: &mut ReadHalf<Tcp>, writer: &mut Writer, count: &mut u64) -> Result<(), Cut> {
-    // Heard even while the client is silent, so that a far side that went away is noticed.
-    let mut stopped = pin!(writer.stopped());
-    loop {
-        let bytes = tokio::select! {
-            biased;
-            read = read_some(from) => read?,
-            _ = &mut stopped => return Err(Cut),
-        };
-        if bytes.is_empty() {
-            writer.finish();
-            return Ok(());
-        }
-        let before = *count;
-        *count += bytes.len() as u64;
-        writer.write_chunk(bytes).await.map_err(|_| Cut)?;
-        if before < YOUNG_STREAM_BYTES && *count >= YOUNG_STREAM_BYTES {
-            writer.set_priority(0);
-        }
-    }
-}
-
-async fn stream_to_tcp(reader: &mut Reader, to: &mut WriteHalf<Tcp>, count: &mut u64) -> Result<(), Cut> {
-    while let Some(bytes) = reader.read_chunk(PUMP_BUFFER_BYTES).await.map_err(|_| Cut)? {
-        *count += bytes.len() as u64;
-        to.write_all(&bytes).await.map_err(|_| Cut)?;
-    }
-    to.shutdown().await.map_err(|_| Cut)
 }
 
 async fn tcp_to_tcp(from: &mut ReadHalf<Tcp>, to: &mut WriteHalf<Tcp>, count: &mut u64) -> Result<(), Cut> {
