@@ -5,6 +5,7 @@
 //! the same answer.
 
 use std::{
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -120,7 +121,8 @@ impl Inbound {
             Box::pin(async move {
                 let cut = site.cut.clone();
                 // Dropped on the way, both the stream and the connection are reset.
-                let _ = cut.run_until_cancelled(serve(&site, &lane, writer, reader)).await;
+                let served = pin!(serve(&site, &lane, writer, reader));
+                let _ = cut.run_until_cancelled(served).await;
             })
         })
     }

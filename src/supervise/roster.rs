@@ -149,6 +149,9 @@ impl Crew {
     {
         let span = tracing::debug_span!("task", name);
         let (roster, cut) = (Arc::clone(&self.roster), self.cut.clone());
+        // Each future around it would hold it twice, as what it was given and as what it runs, and there is
+        // one for each connection: behind a pointer it is kept once.
+        let task = Box::pin(task);
         let run = async move {
             if let Some(outcome) = uncut(cut, caught(task)).await {
                 roster.transient_ended(name, outcome);
