@@ -58,16 +58,11 @@ impl Door {
                 on_probation: candidate.on_probation(),
             });
             let chosen = chosen.collect();
-            let visitor = Visitor {
-                tcp: stream,
-                from: from.ip(),
-                shard: self.shard,
-                route: self.route.clone(),
-                planned,
-                permit,
-            };
-            let carry = outbound.clone().carry(visitor, chosen);
-            outbound.shards.spawn_transient(self.shard, "client", carry);
+            let shard = outbound.home(&chosen).unwrap_or(self.shard);
+            let visitor =
+                Visitor { tcp: stream, from: from.ip(), shard, route: self.route.clone(), planned, permit };
+            let carry = outbound.clone().carry(visitor, chosen, shard != self.shard);
+            outbound.shards.spawn_transient(shard, "client", carry);
         }
         drop(self.listener);
         drop(self.closed);

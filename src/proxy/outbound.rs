@@ -3,6 +3,7 @@
 use std::{
     collections::VecDeque,
     net::IpAddr,
+    pin::pin,
     sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll, ready},
 };
@@ -54,7 +55,7 @@ pub(super) struct Outbound {
 pub(super) struct Visitor {
     pub(super) tcp: Tcp,
     pub(super) from: IpAddr,
-    /// Where it was accepted.
+    /// Where it is carried, see [`Outbound::home`].
     pub(super) shard: usize,
     pub(super) route: Arc<Route>,
     pub(super) planned: Arc<Planned>,
@@ -69,11 +70,28 @@ pub(super) struct Chosen {
 }
 
 impl Outbound {
-    /// Carries one client's connection from its first byte to its last.
-    pub(super) async fn carry(self: Arc<Self>, visitor: Visitor, chosen: VecDeque<Chosen>) {
+    /// The shard that a connection with these candidates belongs on: that of the lane it will most likely
+    /// take, so that no part of opening or carrying it crosses threads. None says nothing against where it is.
+    pub(super) fn home(&self, chosen: &VecDeque<Chosen>) -> Option<usize> {
+        match &chosen.front()?.target {
+            Target::Local => None,
+            Target::Peer(cluster) => Some(self.planner.links.registry().best(cluster)?.shard()),
+        }
+    }
+
+    /// Carries one client's connection from its first byte to its last, on its shard; `moved` if it was
+    /// accepted on another one.
+    pub(super) async fn carry(self: Arc<Self>, mut visitor: Visitor, chosen: VecDeque<Chosen>, moved: bool) {
+        if moved {
+            match visitor.tcp.rehome() {
+                Ok(tcp) => visitor.tcp = tcp,
+                Err(error) => return tracing::warn!(%error, "a connection could not change its shard"),
+            }
+        }
         let cut = self.planner.site.cut.clone();
         // Dropped on the way, everything it holds is reset.
-        let _ = cut.run_until_cancelled(self.open_and_pump(visitor, chosen)).await;
+        let carried = pin!(self.open_and_pump(visitor, chosen));
+        let _ = cut.run_until_cancelled(carried).await;
     }
 
     async fn open_and_pump(&self, visitor: Visitor, chosen: VecDeque<Chosen>) {
@@ -118,6 +136,8 @@ impl Outbound {
     ) {
         let Client { tcp, mut first, .. } = client;
         let left = first.split_off(opened.written.min(first.len())).freeze();
+        // What was sent is not kept for as long as the connection lasts.
+        drop(first);
         match opened.way {
             Way::Local(mut backend) => {
                 let Some(foothold) = self.foothold(route, from, true) else { return };
@@ -128,25 +148,24 @@ impl Outbound {
             }
             Way::Peer(PeerWay { lane, mut writer, reader, counted: stream }) => {
                 let Some(foothold) = self.foothold(route, from, false) else { return };
-                if !left.is_empty() && writer.write_chunk(left).await.is_err() {
-                    return;
-                }
-                if lane.shard() == shard {
-                    let carried = pump::tcp_and_stream(tcp, writer, reader);
-                    let _ = foothold.cut.run_until_cancelled(carried).await;
+                if left.is_empty() {
+                    drop(left);
+                } else if writer.write_chunk(left).await.is_err() {
                     return;
                 }
                 let cut = self.planner.site.cut.clone();
-                // The socket moves once, so that no byte of it crosses threads.
+                let moves = lane.shard() != shard;
+                // Opening takes a moment and more memory than carrying, which may take days: it is given back.
                 self.shards.spawn_transient(lane.shard(), "client", async move {
                     let _counted = (stream, counted);
-                    let moved = async {
-                        match tcp.rehome() {
+                    let carried = pin!(async {
+                        // The socket moves once, so that no byte of it crosses threads.
+                        match if moves { tcp.rehome() } else { Ok(tcp) } {
                             Ok(tcp) => drop(pump::tcp_and_stream(tcp, writer, reader).await),
                             Err(error) => tracing::warn!(%error, "a connection could not change its shard"),
                         }
-                    };
-                    let _ = cut.run_until_cancelled(foothold.cut.run_until_cancelled(moved)).await;
+                    });
+                    let _ = cut.run_until_cancelled(foothold.cut.run_until_cancelled(carried)).await;
                 });
             }
         }
