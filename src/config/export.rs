@@ -140,6 +140,7 @@ impl ExportSpec {
             name: self.service_name(),
             ports: self.export_ports(),
             endpoints: Vec::new(),
+            annotations: BTreeMap::new(),
             labels: self.labels.clone(),
             idempotent: self.idempotent,
             headless: self.headless,

@@ -103,6 +103,9 @@ pub struct Export {
     /// Labels that propagate.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Annotations that propagate.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
     /// Requests may be sent twice (design section 4, opens).
     #[serde(default)]
     pub idempotent: bool,

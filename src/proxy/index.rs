@@ -104,6 +104,7 @@ mod tests {
             name: ServiceName::parse("default/web").expect("a name"),
             ports: Vec::new(),
             endpoints: Vec::new(),
+            annotations: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
             headless: false,

@@ -59,6 +59,7 @@ async fn exports_that_may_not_be_are_refused_and_change_nothing() {
             name: name(text),
             ports: Vec::new(),
             endpoints: Vec::new(),
+            annotations: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
             headless: false,

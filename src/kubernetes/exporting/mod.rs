@@ -71,6 +71,7 @@ fn of_service(
         ports: ports.collect(),
         endpoints: endpoints(world, key, here),
         labels: declared.labels.clone(),
+        annotations: declared.annotations.clone(),
         idempotent: false,
         headless: service.form == Form::Headless,
         created: declared.created,

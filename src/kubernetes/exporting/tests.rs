@@ -32,8 +32,8 @@ fn declared(uid: &str) -> Said {
         uid: uid.to_owned(),
         created: Timestamp(7),
         generation: 1,
-        labels: BTreeMap::new(),
-        annotations: BTreeMap::new(),
+        labels: BTreeMap::from([("tier".to_owned(), "front".to_owned())]),
+        annotations: BTreeMap::from([("owner".to_owned(), "shop".to_owned())]),
         conditions: Vec::new(),
     };
     Said::Exports(Change::Put(key("web"), Some(declared)))
@@ -86,6 +86,7 @@ fn several_slices_are_one_export_and_only_ready_endpoints_are_connected_to() {
     let zones: Vec<_> =
         row.zones.iter().map(|zone| (zone.locality.to_string(), zone.ready, zone.total)).collect();
     assert_eq!(zones, [("eu/eu-1b".to_owned(), 2, 3)]);
+    assert_eq!((row.labels["tier"].as_str(), row.annotations["owner"].as_str()), ("front", "shop"));
 }
 
 #[test]

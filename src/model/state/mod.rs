@@ -334,7 +334,7 @@ fn row_of(export: &Export, locality: &Locality, export_id: ExportId, unready: &U
         ports: export.ports.iter().map(|port| port.port.clone()).collect(),
         zones: zones(export, locality, unready),
         labels: export.labels.clone(),
-        annotations: BTreeMap::new(),
+        annotations: export.annotations.clone(),
         created: export.created,
         headless: export.headless,
         idempotent: export.idempotent,

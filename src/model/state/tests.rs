@@ -84,6 +84,7 @@ fn export(service: &str, to: &[&str]) -> Export {
             health: None,
         }],
         endpoints: Vec::new(),
+        annotations: std::collections::BTreeMap::new(),
         labels: BTreeMap::new(),
         idempotent: false,
         headless: false,

@@ -334,6 +334,7 @@ pub(super) fn export_of(name: &str, number: u16, to: &[SocketAddr]) -> Export {
         name: ServiceName::parse(name).expect("a name"),
         ports: vec![ExportPort { port, to: to.to_vec(), health: None }],
         endpoints: Vec::new(),
+        annotations: std::collections::BTreeMap::new(),
         labels: std::collections::BTreeMap::new(),
         idempotent: false,
         headless: false,

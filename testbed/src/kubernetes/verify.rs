@@ -85,6 +85,7 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     }
     let [east, west, north] = standing.clusters.as_slice() else { return shown };
     let [east, west, north] = [east, west, north].map(|cluster| Kubectl::new(standing, cluster));
+    shown.step("the manifests pass the API server's validation", || dry_run(east));
     shown.step("ServiceExports in west and north", || export(&[east, west, north]));
     shown.step("a ServiceImport in east", || imported(east));
     shown.step("dig through CoreDNS gives its address", || resolves(east));
@@ -161,6 +162,15 @@ fn forward_names(it: Kubectl<'_>) -> Result<()> {
     it.run(&["patch", "configmap", "coredns", "-n", "kube-system", "--type=merge", "-p", &patch])?;
     it.run(&["rollout", "restart", "deployment/coredns", "-n", "kube-system"])?;
     it.run(&["rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s"]).map(drop)
+}
+
+/// Everything in `deploy/`, applied for nothing but the answer.
+fn dry_run(it: Kubectl<'_>) -> Result<String> {
+    let folder = overlay::write(it.cluster)?;
+    let answer = it.run(&["apply", "--server-side", "--dry-run=server", "-k", &folder, "-o", "name"])?;
+    let objects = answer.lines().count();
+    ensure!(objects >= 12, "only {objects} objects: {answer}");
+    Ok(format!("{objects} objects"))
 }
 
 fn export(all: &[Kubectl<'_>; 3]) -> Result<String> {
