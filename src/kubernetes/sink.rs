@@ -1,14 +1,15 @@
 //! Writes what imports have become: ServiceImports, EndpointSlices, derived Services, and the conditions of
-//! ServiceExports. Only what differs is written, one object after the other and never faster than a limit.
+//! ServiceExports. Only what differs is written, a few names at a time and never faster than a limit.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
     pin::pin,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
+use futures_util::{StreamExt as _, stream};
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
@@ -30,7 +31,8 @@ use super::{
 use crate::{
     clock::Clock,
     model::{
-        backoff::Backoff, entrance::Entrance, ids::ServiceName, limits, state::State, virtual_ip::VipKey,
+        backoff::Backoff, entrance::Entrance, ids::ServiceName, import::Import, limits, state::State,
+        virtual_ip::VipKey,
     },
     store::Store,
     supervise::Tasks,
@@ -42,8 +44,8 @@ pub(super) struct Sink {
     store: Store,
     clock: Clock,
     place: Place,
-    /// Derived Services that were written and not yet seen.
-    written: BTreeMap<VipKey, Entrance>,
+    /// Derived Services that were written, or are just being, and were not yet seen: their ports are taken.
+    written: Mutex<BTreeMap<VipKey, Entrance>>,
     /// Names to look at again, since a write was refused or did not arrive.
     again: BTreeMap<ServiceName, (Backoff, Instant)>,
 }
@@ -57,7 +59,7 @@ struct Looked {
 
 impl Sink {
     pub(super) fn new(client: Client, store: Store, clock: Clock, place: Place) -> Self {
-        Self { client, store, clock, place, written: BTreeMap::new(), again: BTreeMap::new() }
+        Self { client, store, clock, place, written: Mutex::default(), again: BTreeMap::new() }
     }
 
     /// Follows the state and the world until shutdown, and writes while this gateway leads.
@@ -75,18 +77,25 @@ impl Sink {
             let may_write = *leads.borrow_and_update() && newest.1.knows_what_is_written();
             if may_write {
                 let names = self.touched(&looked, &newest.0, &newest.1);
-                for name in names {
+                let settled = {
+                    let (sink, state, world) = (&self, &*newest.0, &*newest.1);
+                    let each = stream::iter(names).map(|name| async move {
+                        let result = sink.settle(&name, state, world).await;
+                        (name, result)
+                    });
+                    let all = each.buffer_unordered(limits::API_WRITERS_MAX).collect::<Vec<_>>();
                     tokio::select! {
                         biased;
                         () = &mut soft => return,
-                        () = self.settle(&name, &newest.0, &newest.1) => {}
+                        settled = all => settled,
                     }
-                }
+                };
+                self.note(settled);
                 looked = Looked { state: Some(newest.0), world: Some(newest.1) };
             } else {
                 // Whoever wrote meanwhile may have left anything.
                 looked = Looked::default();
-                self.written.clear();
+                self.notes().clear();
             }
             let next = self.again.values().map(|(_, at)| *at).min();
             let pause =
@@ -133,14 +142,21 @@ impl Sink {
     }
 
     /// Makes the objects of one name what they should be, as far as that differs from what was seen.
-    async fn settle(&mut self, name: &ServiceName, state: &State, world: &World) {
+    async fn settle(&self, name: &ServiceName, state: &State, world: &World) -> Result<(), String> {
         self.forget_seen(name, world);
-        let wanted = self.wanted(name, state, world);
         let mut failed = None;
+        let mut wanted = self.entrances(name, state, world);
         for object in &wanted {
             let result = self.put(object, world).await;
             failed = failed.or_else(|| result.err());
         }
+        // These show the addresses that those were given.
+        let rest = self.wanted(name, state, world);
+        for object in &rest {
+            let result = self.put(object, world).await;
+            failed = failed.or_else(|| result.err());
+        }
+        wanted.extend(rest);
         // Nothing goes before it is sure that it has to: what no peer has told yet may still come.
         if state.synced() {
             for (kind, key) in superfluous(name, &wanted, world) {
@@ -150,62 +166,89 @@ impl Sink {
         }
         let result = self.tell_exporter(name, state, world).await;
         failed = failed.or_else(|| result.err());
-        match failed {
-            None => {
-                self.again.remove(name);
-            }
-            Some(error) => {
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// Remembers which names have to be looked at again, and when.
+    fn note(&mut self, settled: Vec<(ServiceName, Result<(), String>)>) {
+        for (name, result) in settled {
+            let known = self.again.remove(&name).map(|(backoff, _)| backoff);
+            if let Err(error) = result {
                 tracing::warn!(%name, %error, "not written to the API server");
                 let (now, mut rng) = (self.clock.now(), self.clock.rng());
-                let known = self.again.remove(name).map(|(backoff, _)| backoff);
                 let mut backoff = known.unwrap_or_default();
                 backoff.dialled(now);
                 let at = backoff.failed(now, &mut rng);
-                self.again.insert(name.clone(), (backoff, at));
+                self.again.insert(name, (backoff, at));
             }
         }
     }
 
-    /// What was written and has been seen since needs no notes.
-    fn forget_seen(&mut self, name: &ServiceName, world: &World) {
+    fn notes(&self) -> MutexGuard<'_, BTreeMap<VipKey, Entrance>> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was written and has been seen since needs no notes; its addresses are what is seen.
+    fn forget_seen(&self, name: &ServiceName, world: &World) {
         let place = &self.place.namespace;
-        self.written.retain(|key, entrance| {
+        self.notes().retain(|key, entrance| {
             let seen = || world.derived.get(&Key::new(place, &importing::entrance_name(key)));
-            key.service() != name || seen().is_none_or(|derived| derived.entrance != *entrance)
+            key.service() != name || seen().is_none_or(|derived| derived.entrance.ports != entrance.ports)
         });
     }
 
-    fn entrance<'a>(&'a self, key: &VipKey, world: &'a World) -> Option<&'a Entrance> {
+    /// What is known of the derived Service of a name: as it was written, else as it was seen.
+    fn entrance(&self, key: &VipKey, world: &World) -> Option<Entrance> {
+        let written = self.notes().get(key).cloned();
         let object = Key::new(&self.place.namespace, &importing::entrance_name(key));
-        self.written.get(key).or_else(|| world.derived.get(&object).map(|derived| &derived.entrance))
+        written.or_else(|| world.derived.get(&object).map(|derived| derived.entrance.clone()))
     }
 
-    /// All objects of a name, in the order in which they need each other.
-    fn wanted(&self, name: &ServiceName, state: &State, world: &World) -> Vec<Object> {
-        let here = world.namespaces.get(&Key::new("", name.namespace.as_str())).is_some();
-        let Some(import) = state.imports.get(name).filter(|_| here) else { return Vec::new() };
-        let (keys, beyond) = importing::entrances_of(import);
+    /// An import that has its namespace here; without one it has no objects (rule 3).
+    fn import<'a>(name: &ServiceName, state: &'a State, world: &World) -> Option<&'a Arc<Import>> {
+        world.namespaces.get(&Key::new("", name.namespace.as_str()))?;
+        state.imports.get(name)
+    }
+
+    /// The derived Services of a name. Their ports are theirs from now on, also for those settled beside it.
+    fn entrances(&self, name: &ServiceName, state: &State, world: &World) -> Vec<Object> {
+        let Some(import) = Self::import(name, state, world) else { return Vec::new() };
+        let (keys, _) = importing::entrances_of(import);
+        let known: Vec<Option<Entrance>> = keys.iter().map(|key| self.entrance(key, world)).collect();
+        let mut notes = self.notes();
         let seen = world.derived.iter().flat_map(|(_, derived)| &derived.entrance.ports);
-        let written = self.written.values().flat_map(|entrance| &entrance.ports);
+        let written = notes.values().flat_map(|entrance| &entrance.ports);
         let mut taken: BTreeSet<u16> = seen.chain(written).map(|port| port.listening).collect();
         let mut wanted: Vec<Object> = Vec::new();
-        for key in &keys {
-            let ports = importing::entrance_ports(key, import, self.entrance(key, world), &mut taken);
+        for (key, known) in keys.iter().zip(known) {
+            let ports = importing::entrance_ports(key, import, known.as_ref(), &mut taken);
             // A Service without ports is refused by the API server.
             if !ports.is_empty() {
                 wanted.push(importing::entrance(key, import, &ports, &self.place));
+                if known.as_ref().is_none_or(|known| known.ports != ports) {
+                    let addresses = known.map(|known| known.addresses).unwrap_or_default();
+                    notes.insert(key.clone(), Entrance { addresses, ports });
+                }
             }
         }
+        wanted
+    }
+
+    /// The objects of a name beside its derived Services.
+    fn wanted(&self, name: &ServiceName, state: &State, world: &World) -> Vec<Object> {
+        let Some(import) = Self::import(name, state, world) else { return Vec::new() };
+        let (_, beyond) = importing::entrances_of(import);
         let address = |key: &VipKey| -> Option<Ipv4Addr> { self.entrance(key, world)?.ipv4() };
-        wanted.extend(import.clusters.iter().filter_map(|part| importing::slice(import, part, &address)));
+        let mut wanted: Vec<Object> =
+            import.clusters.iter().filter_map(|part| importing::slice(import, part, &address)).collect();
         let own = self.entrance(&VipKey::Service(name.clone()), world);
-        let addresses = own.map(|entrance| entrance.addresses.as_slice()).unwrap_or_default();
-        wanted.push(importing::service_import(import, addresses, beyond));
+        let addresses = own.map(|entrance| entrance.addresses).unwrap_or_default();
+        wanted.push(importing::service_import(import, &addresses, beyond));
         wanted
     }
 
     /// Writes an object if it is not there as it should be, and its status likewise.
-    async fn put(&mut self, object: &Object, world: &World) -> Result<(), String> {
+    async fn put(&self, object: &Object, world: &World) -> Result<(), String> {
         let seen = written(object.kind, &object.key, world);
         if !seen.is_some_and(|seen| object.stands_as(seen)) {
             let parameters = PatchParams::apply("tombolo").force();
@@ -213,7 +256,7 @@ impl Sink {
             let answer =
                 self.paced(api.patch(&object.key.name, &parameters, &Patch::Apply(&object.body))).await?;
             if let Some(derived) = Derived::of(&answer).filter(|_| object.kind == Kind::Service) {
-                self.written.insert(derived.of, derived.entrance);
+                self.notes().insert(derived.of, derived.entrance);
             }
         }
         let Some(status) =
@@ -238,13 +281,13 @@ impl Sink {
         self.paced(api.patch_status(&key.name, &parameters, &Patch::Apply(&body))).await.map(drop)
     }
 
-    async fn delete(&mut self, kind: Kind, key: &Key) -> Result<(), String> {
+    async fn delete(&self, kind: Kind, key: &Key) -> Result<(), String> {
         let api = self.api(kind, &key.namespace);
         let deleted = self.paced(api.delete(&key.name, &DeleteParams::default())).await;
         match deleted {
             Err(error) if !error.contains("NotFound") => Err(error),
             _ => {
-                self.written.retain(|of, _| importing::entrance_name(of) != key.name);
+                self.notes().retain(|of, _| importing::entrance_name(of) != key.name);
                 Ok(())
             }
         }

@@ -386,8 +386,10 @@ pub const API_EVENTS_QUEUE_MAX: usize = 4_096;
 pub const API_EVENTS_BATCH_MAX: usize = 1_024;
 /// Time for the API server to take a connection, or to answer a write.
 pub const API_SERVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause after each write, so at most 100 a second.
-pub const API_WRITE_PAUSE: Duration = Duration::from_millis(10);
+/// Names whose objects are written at once.
+pub const API_WRITERS_MAX: usize = 8;
+/// Pause of a writer after each write, so at most 400 a second together.
+pub const API_WRITE_PAUSE: Duration = Duration::from_millis(20);
 /// Without any change, what is written is compared with what should be this often.
 pub const API_IDLE_LOOK: Duration = Duration::from_secs(300);
 /// A pod has had its address for this long before it is believed to be its sender.
