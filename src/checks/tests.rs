@@ -48,6 +48,7 @@ fn export(to: &[SocketAddr], ask: Option<Ask>) -> Export {
         ports: vec![ExportPort { port, to: to.to_vec(), health }],
         endpoints: Vec::new(),
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         idempotent: false,
         headless: false,
         created: Timestamp(1),

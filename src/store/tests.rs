@@ -32,6 +32,7 @@ fn export(number: usize) -> Export {
         ports: Vec::new(),
         endpoints: Vec::new(),
         labels: BTreeMap::new(),
+        annotations: BTreeMap::new(),
         idempotent: false,
         headless: false,
         created: Timestamp(1),
