@@ -51,19 +51,7 @@ impl State {
                 self.unready.remove(&name);
                 self.exports.remove(&name).map(|_| BTreeSet::from([name]))
             }
-            Event::Readiness(name, unready) => {
-                let unready = if self.exports.contains_key(&name) { unready } else { Unready::new() };
-                let known = self.unready.get(&name).map(AsRef::as_ref);
-                if known.map_or_else(|| unready.is_empty(), |known| *known == unready) {
-                    return None;
-                }
-                if unready.is_empty() {
-                    self.unready.remove(&name);
-                } else {
-                    self.unready.insert(name.clone(), Arc::new(unready));
-                }
-                Some(BTreeSet::from([name]))
-            }
+            Event::Readiness(name, unready) => self.note_readiness(name, unready),
             Event::Peer(peer) => self.put_peer(peer),
             Event::Standing(cluster, standing) => self.edit_peer(&cluster, |peer| peer.standing = standing),
             Event::PeerForgotten(cluster) => {
@@ -114,6 +102,20 @@ impl State {
                 self.exports.keys().cloned().collect()
             }),
         }
+    }
+
+    fn note_readiness(&mut self, name: ServiceName, unready: Unready) -> Option<BTreeSet<ServiceName>> {
+        let unready = if self.exports.contains_key(&name) { unready } else { Unready::new() };
+        let known = self.unready.get(&name).map(AsRef::as_ref);
+        if known.map_or_else(|| unready.is_empty(), |known| *known == unready) {
+            return None;
+        }
+        if unready.is_empty() {
+            self.unready.remove(&name);
+        } else {
+            self.unready.insert(name.clone(), Arc::new(unready));
+        }
+        Some(BTreeSet::from([name]))
     }
 
     fn put_peer(&mut self, peer: Peer) -> Option<BTreeSet<ServiceName>> {
