@@ -39,6 +39,7 @@ pub(super) async fn keep(links: Links, mut target: watch::Receiver<Target>) {
                 endpoint: endpoint.clone(),
                 place: u32::try_from(place).unwrap_or(u32::MAX),
                 backoff: Backoff::new(),
+                unanswered: false,
             };
             let task = async move {
                 let _ = gone.run_until_cancelled_owned(keeper.run()).await;
@@ -66,6 +67,8 @@ struct Keeper {
     /// Which of the peer's endpoints it is, from 0.
     place: u32,
     backoff: Backoff,
+    /// The last dial heard nothing: something on the way may remember the port it came from.
+    unanswered: bool,
 }
 
 impl Keeper {
@@ -81,7 +84,9 @@ impl Keeper {
                 continue;
             }
             self.backoff.dialled(self.links.0.clock.now());
-            match self.dial().await {
+            let dialled = self.dial().await;
+            self.unanswered = matches!(dialled, Err(LinkError::NoAnswer { .. }));
+            match dialled {
                 Ok(()) => {
                     self.backoff.connected(self.links.0.clock.now());
                     self.links.forget_dial_failure(&self.cluster);
@@ -201,7 +206,7 @@ impl Keeper {
         let (reply, answer) = oneshot::channel();
         let domain = self.target.borrow().trust_domain.clone();
         // What is doubted may be a path that something on the way remembers by our port.
-        let fresh = self.is_doubted();
+        let fresh = self.is_doubted() || self.unanswered;
         let lately = self.backoff.lost_lately(links.0.clock.now());
         let patience = if lately { limits::DIAL_CLOSE_TIMEOUT } else { limits::HANDSHAKE_TIMEOUT };
         let there = links.clone();
