@@ -1,7 +1,7 @@
 //! The Kubernetes cluster this gateway belongs to: a source of exports and a sink of imports (KEP-1645).
 //!
-//! [`source`] follows the API server and turns its objects into the same events a config file makes;
-//! [`sink`] writes what became of them. What an object means (`exporting`, `importing`, `conditions`) is pure
+//! `source` follows the API server and turns its objects into the same events a config file makes;
+//! `sink` writes what became of them. What an object means (`exporting`, `importing`, `conditions`) is pure
 //! and asks nobody. Traffic needs none of this to go on: while the API server is away, all that was known
 //! stays true.
 
