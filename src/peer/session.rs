@@ -64,11 +64,11 @@ pub(super) struct Session {
 
 impl Session {
     /// Runs until it ends, and cleans up after itself.
-    pub(super) async fn run(self, inbound: Streaming<v1::Ctl>) -> SessionEnd {
+    pub(super) async fn run(self, mut inbound: Streaming<v1::Ctl>) -> SessionEnd {
         let cluster = self.lane.key().cluster.clone();
         let replaced = self.peers.sessions.enter(self.lane.key(), self.out.clone());
         let mut turn = None;
-        let exchange = self.exchange(inbound, &cluster, &mut turn);
+        let exchange = self.exchange(&mut inbound, &cluster, &mut turn);
         let end = match replaced.run_until_cancelled(exchange).await {
             Some(Ok(never)) => match never {},
             Some(Err(end)) => end,
@@ -79,12 +79,35 @@ impl Session {
             self.peers.introductions.left(&cluster);
         }
         tracing::info!(peer = %cluster, gateway = %self.lane.key().gateway, reason = %end, "session ended");
+        if matches!(end, SessionEnd::Replaced) && self.lane.is_retired() {
+            self.outlive(&mut inbound, &cluster).await;
+        }
         end
+    }
+
+    /// A retired lane may carry streams for days, while a later one does the talking: each new certificate is
+    /// proved on it too, so that its streams do not end with the certificate it began with.
+    async fn outlive(&self, inbound: &mut Streaming<v1::Ctl>, cluster: &ClusterId) {
+        let mut svid_renewed = self.peers.svid_renewed.subscribe();
+        // One that came while the session was being replaced was told to nobody.
+        self.reauthenticate();
+        loop {
+            tokio::select! {
+                biased;
+                _ = self.lane.closed() => return,
+                message = inbound.message() => match message.map(|told| told.map(|told| told.message)) {
+                    Ok(Some(Some(Message::Reauth(reauth)))) => self.take_reauth(cluster, reauth),
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => return,
+                },
+                _ = svid_renewed.changed() => self.reauthenticate(),
+            }
+        }
     }
 
     async fn exchange(
         &self,
-        mut inbound: Streaming<v1::Ctl>,
+        inbound: &mut Streaming<v1::Ctl>,
         cluster: &ClusterId,
         turn: &mut Option<Turn>,
     ) -> Result<std::convert::Infallible, SessionEnd> {
