@@ -18,6 +18,10 @@ use tempfile::TempDir;
 
 /// Time for anything that should happen; generous, because the host may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+/// A state folder is settled when it is the same after this time.
+const SETTLING: Duration = Duration::from_millis(750);
+/// How often it is looked at.
+const SETTLING_LOOKS: usize = 10;
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// What a command did.
@@ -229,6 +233,31 @@ impl Cluster {
         words.extend(more.iter().map(|&word| word.to_owned()));
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         self.call(&words, "")
+    }
+
+    /// The same once a start has written all of its files, some of which come in their own time.
+    pub(crate) fn settled(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut last = self.contents();
+        for _ in 0..SETTLING_LOOKS {
+            std::thread::sleep(SETTLING);
+            let now = self.contents();
+            if now == last {
+                break;
+            }
+            last = now;
+        }
+        last
+    }
+
+    /// The files that differ from what was there `before`, but for virtual IPs, which are kept every 5 s.
+    pub(crate) fn changed_since(&self, before: &BTreeMap<PathBuf, Vec<u8>>) -> Vec<PathBuf> {
+        let now = self.contents();
+        let paths = before.keys().chain(now.keys());
+        let kept_later = |path: &Path| path.to_string_lossy().contains("virtual-ips.json");
+        let differs = |path: &&PathBuf| before.get(*path) != now.get(*path) && !kept_later(path);
+        let mut changed: Vec<_> = paths.filter(differs).cloned().collect();
+        changed.dedup();
+        changed
     }
 
     /// Everything in the state folder: paths and what is in them, but for locks, sockets, and what gateways say
