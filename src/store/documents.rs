@@ -6,13 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     catalog::{Export, Row},
-    ids::{ClusterId, Epoch, Seq, Timestamp},
+    ids::{ClusterId, Epoch, Seq, ServiceName, Timestamp},
     state::State,
     token::TokenId,
 };
 
-/// What this cluster exports.
-pub(super) const EXPORTS: &str = "exports.json";
+/// The folder of what this cluster exports.
+pub(super) const EXPORTS: &str = "exports";
+
+/// Into how many files the exports are divided: a change then costs the same small part of them, be they ten
+/// or ten thousand, and a start with all of them does not wait for thousands of files.
+pub(super) const EXPORT_FILES: u8 = 32;
+
+/// Which of those files an export stands in. Part of the format: what has been written is found by it again.
+pub(super) fn export_file(name: &ServiceName) -> u8 {
+    const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+    let checksum = CRC32C.checksum(name.to_string().as_bytes()) % u32::from(EXPORT_FILES);
+    u8::try_from(checksum).expect("less than the number of files")
+}
+
+/// One of the files of exports.
+pub(super) fn exports(file: u8) -> String {
+    format!("{EXPORTS}/{file:02}.json")
+}
 
 /// The folder of peers.
 pub(super) const PEERS: &str = "peers";
@@ -50,16 +66,17 @@ pub(super) fn catalog(folder: &str, cluster: &ClusterId) -> String {
     format!("{}/{cluster}.snap", catalogs(folder))
 }
 
-/// `exports.json`.
+/// One of the files of exports.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Exports {
     pub(super) exports: Vec<Arc<Export>>,
 }
 
 impl Exports {
-    /// All of them: those of the config file too, because their age and their life outlive the process.
-    pub(super) fn of(state: &State) -> Self {
-        Self { exports: state.exports.values().cloned().collect() }
+    /// Those of one file. Those of the config file too, because their age and their life outlive the process.
+    pub(super) fn of(state: &State, file: u8) -> Self {
+        let here = state.exports.iter().filter(|(name, _)| export_file(name) == file);
+        Self { exports: here.map(|(_, export)| export.clone()).collect() }
     }
 }
 

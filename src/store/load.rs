@@ -60,8 +60,11 @@ pub fn load(
         events
             .extend(reader.read::<TokenRecord>(&format!("{}/{name}", documents::TOKENS))?.map(Event::Token));
     }
-    let exports = reader.read::<Exports>(documents::EXPORTS)?.unwrap_or_default().exports;
-    events.extend(exports.into_iter().map(|export| Event::Exported(Arc::unwrap_or_clone(export))));
+    for name in persist.list(documents::EXPORTS)? {
+        let path = format!("{}/{name}", documents::EXPORTS);
+        let exports = reader.read::<Exports>(&path)?.unwrap_or_default().exports;
+        events.extend(exports.into_iter().map(|export| Event::Exported(Arc::unwrap_or_clone(export))));
+    }
     events.extend(reader.catalogs(folder)?);
     for event in events {
         state.apply(event, now);

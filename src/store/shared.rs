@@ -1,4 +1,4 @@
-//! What the gateways of one cluster share: exports, peers and tokens, one file each.
+//! What the gateways of one cluster share: exports (a few files), peers and tokens (a file each).
 //!
 //! One gateway at a time changes them, on what is newest: it takes the right to, reads what others changed,
 //! decides, and writes (settled B6). Between its own changes each gateway looks often for those of others.
@@ -28,7 +28,8 @@ pub(super) enum Found {
     NoPeer(ClusterId),
     Token(Box<TokenRecord>),
     NoToken(TokenId),
-    Exports(Vec<Arc<Export>>),
+    /// One of the files of exports.
+    Exports(u8, Vec<Arc<Export>>),
 }
 
 /// The shared files as this process last saw them; clones see the same.
@@ -57,8 +58,8 @@ impl Shared {
 
     /// What has changed since the last look. Blocks.
     pub(super) fn look(&self) -> Result<Vec<Found>, PersistError> {
-        let mut paths = vec![documents::EXPORTS.to_owned()];
-        for folder in [documents::PEERS, documents::TOKENS] {
+        let mut paths = Vec::new();
+        for folder in [documents::EXPORTS, documents::PEERS, documents::TOKENS] {
             paths.extend(self.persist.list(folder)?.iter().map(|name| format!("{folder}/{name}")));
         }
         let mut found = Vec::new();
@@ -80,10 +81,12 @@ impl Shared {
 
     /// A file as it is now; none when it cannot be read, which is told and changes nothing.
     fn read(&self, path: &str) -> Option<Found> {
-        if path == documents::EXPORTS {
-            return self.document::<Exports>(path).map(|document| Found::Exports(document.exports));
+        let (folder, name) = named(path)?;
+        if folder == documents::EXPORTS {
+            let file = name.parse().ok()?;
+            return self.document::<Exports>(path).map(|document| Found::Exports(file, document.exports));
         }
-        if path.starts_with(documents::PEERS) {
+        if folder == documents::PEERS {
             return self.document(path).map(|peer| Found::Peer(Box::new(peer)));
         }
         self.document(path).map(|token| Found::Token(Box::new(token)))
@@ -117,12 +120,18 @@ impl Shared {
     }
 }
 
+/// The folder of a file, and what its name says.
+fn named(path: &str) -> Option<(&str, &str)> {
+    let (folder, name) = path.rsplit_once('/')?;
+    Some((folder, name.strip_suffix(".json")?))
+}
+
 fn removed(path: &str) -> Option<Found> {
-    let name = path.rsplit_once('/')?.1.strip_suffix(".json")?;
-    if path.starts_with(documents::PEERS) {
-        ClusterId::parse(name).ok().map(Found::NoPeer)
-    } else {
-        TokenId::parse(name).ok().map(Found::NoToken)
+    let (folder, name) = named(path)?;
+    match folder {
+        documents::EXPORTS => name.parse().ok().map(|file| Found::Exports(file, Vec::new())),
+        documents::PEERS => ClusterId::parse(name).ok().map(Found::NoPeer),
+        _ => TokenId::parse(name).ok().map(Found::NoToken),
     }
 }
 
@@ -138,10 +147,10 @@ pub(super) fn events(state: &State, found: Vec<Found>) -> Vec<Event> {
             }
             Found::Token(_) => {}
             Found::NoToken(id) => events.push(Event::TokenForgotten(id)),
-            Found::Exports(exports) => {
-                let names: BTreeSet<_> = exports.iter().map(|export| export.name.clone()).collect();
-                let gone = state.exports.keys().filter(|name| !names.contains(*name)).cloned();
-                events.extend(gone.map(Event::Unexported));
+            Found::Exports(file, exports) => {
+                let names: BTreeSet<_> = exports.iter().map(|export| &export.name).collect();
+                let here = state.exports.keys().filter(|name| documents::export_file(name) == file);
+                events.extend(here.filter(|name| !names.contains(name)).cloned().map(Event::Unexported));
                 events
                     .extend(exports.into_iter().map(|export| Event::Exported(Arc::unwrap_or_clone(export))));
             }

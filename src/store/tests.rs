@@ -83,3 +83,26 @@ async fn what_two_gateways_are_told_at_once_is_all_kept() {
     until(&two, 2 * EACH).await;
     tasks.shutdown().stop("the test is over");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_change_of_one_export_rewrites_only_the_file_it_stands_in() {
+    let (clock, tasks) = (Clock::simulated(1, Timestamp(1)), Tasks::inline(Shutdown::new()));
+    let memory = Memory::new();
+    let store = store("g1", Arc::new(memory.clone()), &clock, &tasks);
+    for number in 0..200 {
+        store.apply(Event::Exported(export(number))).await.expect("stored");
+    }
+    let files = memory.list(documents::EXPORTS).expect("listed");
+    let stamps = || files.iter().map(|file| memory.stamp(&format!("{}/{file}", documents::EXPORTS)));
+    let before = stamps().collect::<Result<Vec<_>, _>>().expect("looked at");
+    store.apply(Event::Exported(Export { idempotent: true, ..export(7) })).await.expect("stored");
+    let after = stamps().collect::<Result<Vec<_>, _>>().expect("looked at");
+    let changed = files.iter().zip(before.iter().zip(&after)).filter(|(_, (before, after))| before != after);
+    let changed: Vec<_> = changed.map(|(file, _)| format!("{}/{file}", documents::EXPORTS)).collect();
+    assert_eq!(changed, [documents::exports(documents::export_file(&export(7).name))]);
+    // The last one of a file takes the file with it.
+    for number in 0..200 {
+        store.apply(Event::Unexported(export(number).name)).await.expect("stored");
+    }
+    assert!(memory.list(documents::EXPORTS).expect("listed").is_empty());
+}

@@ -1,6 +1,10 @@
 //! Writes what differs between two states: durable records before a change counts, catalogs in their own time.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Arc,
+};
 
 use imbl::{OrdMap, ordmap::DiffItem};
 use serde::Serialize;
@@ -66,9 +70,7 @@ impl Writer {
         let mut changes = Vec::new();
         records(&mut changes, &old.peers, &new.peers, documents::peer);
         records(&mut changes, &old.tokens, &new.tokens, documents::token);
-        if !old.exports.ptr_eq(&new.exports) {
-            changes.push(put(documents::EXPORTS.to_owned(), Exports::of(new)));
-        }
+        exports(&mut changes, old, new);
         if changes.is_empty() {
             return Ok(());
         }
@@ -164,6 +166,19 @@ fn records<K, V>(
             }
             DiffItem::Remove(key, _) => Change::Remove(path(key)),
         });
+    }
+}
+
+/// The files of exports in which something changed.
+fn exports(changes: &mut Vec<Change>, old: &State, new: &State) {
+    let changed = old.exports.diff(&new.exports).map(|item| {
+        let (DiffItem::Add(name, _) | DiffItem::Update { new: (name, _), .. } | DiffItem::Remove(name, _)) =
+            item;
+        documents::export_file(name)
+    });
+    for file in changed.collect::<BTreeSet<_>>() {
+        let (path, document) = (documents::exports(file), Exports::of(new, file));
+        changes.push(if document.exports.is_empty() { Change::Remove(path) } else { put(path, document) });
     }
 }
 

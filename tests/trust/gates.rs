@@ -76,7 +76,10 @@ fn export_id(cluster: &Cluster, peer: &tombolo::model::ids::TrustDomain) -> Vec<
         files.insert(path.clone(), load(&path));
     }
     let identity = Identity::load(&ClusterId::parse(&cluster.id).expect("an id"), &files).expect("whole");
-    let exports: serde_json::Value = serde_json::from_slice(&load("exports.json")).expect("exports");
+    let exports = folder.list("exports").expect("listed");
+    let [file] = exports.as_slice() else { panic!("one export stands in one file: {exports:?}") };
+    let exports: serde_json::Value =
+        serde_json::from_slice(&load(&format!("exports/{file}"))).expect("exports");
     let export: tombolo::model::catalog::Export =
         serde_json::from_value(exports["exports"][0].clone()).expect("an export");
     identity.export_id(peer, &export.name, export.incarnation).0.to_vec()
