@@ -20,7 +20,8 @@ pub(super) const EXPORT_FILES: u8 = 32;
 
 /// Which of those files an export stands in. Part of the format: what has been written is found by it again.
 pub(super) fn export_file(name: &ServiceName) -> u8 {
-    const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+    // Not a constant: its table would be copied at each use.
+    static CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
     let checksum = CRC32C.checksum(name.to_string().as_bytes()) % u32::from(EXPORT_FILES);
     u8::try_from(checksum).expect("less than the number of files")
 }

@@ -15,7 +15,7 @@ use crate::model::{
 const VERSION: u8 = 1;
 const FLAG_APPROVAL_REQUIRED: u8 = 1;
 const FLAG_DOMAIN_EXPECTED: u8 = 2;
-const CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
+static CRC32C: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISCSI);
 
 /// Crockford's base32 without padding: capitals, no I, L, O, U; their look-alikes are read as digits.
 pub(super) fn crockford() -> Encoding {
