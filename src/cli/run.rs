@@ -20,6 +20,7 @@ use crate::{
     clock::Clock,
     config::{Config, ExportFlags, ExportSpec, Overrides},
     daemon::{self, Daemon, Home, Launch, Summary},
+    link,
     model::{
         code::{Code, Problem},
         limits,
@@ -53,6 +54,7 @@ pub(super) async fn run(args: &RunArgs, shared: &SharedArgs) -> Result<(), Probl
     // From here on a signal is kept until the gateway can follow it; before, it simply ends us.
     let signals = Signals::catch()?;
     let launch = Launch {
+        qlog: recording()?,
         config,
         home,
         net: Arc::new(net::Os),
@@ -94,6 +96,17 @@ fn start_logging() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
         .try_init();
+}
+
+/// Where QUIC connections are to be recorded: the folder that `TOMBOLO_QLOG` names.
+fn recording() -> Result<Option<link::Qlog>, Problem> {
+    let Some(folder) = std::env::var_os("TOMBOLO_QLOG").filter(|folder| !folder.is_empty()) else {
+        return Ok(None);
+    };
+    link::Qlog::into_folder(Path::new(&folder)).map(Some).map_err(|error| {
+        Problem::new(Code::CONFIG_VALUE_INVALID, format!("TOMBOLO_QLOG={}: {error}", folder.display()))
+            .with_fix("name a folder that this gateway may write to, or unset it")
+    })
 }
 
 fn host_name() -> String {

@@ -65,6 +65,8 @@ pub struct Launch {
     pub interfaces: Vec<IpAddr>,
     /// Sockets this process may have open.
     pub open_files: u64,
+    /// Where QUIC connections are recorded, if they are.
+    pub qlog: Option<link::Qlog>,
 }
 
 /// A running gateway without its front doors.
@@ -143,7 +145,8 @@ impl Core {
     /// # Errors
     /// A [`Problem`]: state folder, config, or an address.
     pub async fn start(launch: Launch) -> Result<Self, Problem> {
-        let Launch { config, home, net, clock, tasks, shards, host_name, interfaces, open_files } = launch;
+        let Launch { config, home, net, clock, tasks, shards, host_name, interfaces, open_files, qlog } =
+            launch;
         settings::check_limits(&config)?;
         let started = Started { at: clock.now(), wall: clock.wall() };
         let home = Arc::new(home);
@@ -165,7 +168,7 @@ impl Core {
         let ground =
             Ground { config, home, net, clock, tasks, shards, security, store, ledger, replicas, kubernetes };
         let inbound = ground.inbound();
-        let opened = ground.open_links(quic_keys, &inbound).await;
+        let opened = ground.open_links(quic_keys, qlog, &inbound).await;
         // Told before the parts are dropped: what ends now ends because of this.
         let (links, arrivals) = opened.inspect_err(|_| ground.tasks.shutdown().stop("not started"))?;
         let ours = ground.ours(&links, &interfaces);
@@ -239,6 +242,7 @@ impl Ground {
     async fn open_links(
         &self,
         keys: QuicKeys,
+        qlog: Option<link::Qlog>,
         inbound: &proxy::Inbound,
     ) -> Result<(Links, Arrivals), Problem> {
         let (dialled, greetings) = mpsc::channel(limits::PEERS_MAX);
@@ -258,6 +262,7 @@ impl Ground {
             dialled,
             calls,
             joins,
+            qlog,
             opens_per_second: self.config.limits.opens_per_second,
             serve_tcp: inbound.serve_tcp(),
         };

@@ -140,7 +140,8 @@ impl ShardEndpoints {
         address: SocketAddr,
         (domain, patience): (&TrustDomain, Duration),
     ) -> Result<Arc<Lane>, LinkError> {
-        let client = transport::client(links.0.tls.peer_client(domain), &links.0.clock);
+        let qlog = links.0.qlog.as_ref().and_then(|qlog| qlog.record("to", address, &links.0.clock));
+        let client = transport::client(links.0.tls.peer_client(domain), &links.0.clock, qlog);
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
         let connection = timeout(patience, connecting)
             .await
@@ -160,7 +161,7 @@ impl ShardEndpoints {
         tls: QuicClientConfig,
         clock: &Clock,
     ) -> Result<Connection, LinkError> {
-        let client = transport::client(tls, clock);
+        let client = transport::client(tls, clock, None);
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
         timeout(limits::HANDSHAKE_TIMEOUT, connecting)
             .await
@@ -198,7 +199,7 @@ impl ShardEndpoints {
 /// open until `Hello` is settled, or a joiner's request is waiting to be heard.
 async fn welcome(links: Links, shard: usize, incoming: Incoming, _half_open: OwnedSemaphorePermit) {
     let address = incoming.remote_address();
-    let connecting = match incoming.accept() {
+    let connecting = match accept(&links, incoming) {
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!(%address, %error, "handshake refused"),
     };
@@ -233,6 +234,16 @@ async fn welcome(links: Links, shard: usize, incoming: Incoming, _half_open: Own
         }
         _ => connection.close(Close::Protocol.code(), b"unknown protocol"),
     }
+}
+
+/// Begins the handshake; it gets settings of its own only when it is to be recorded.
+fn accept(links: &Links, incoming: Incoming) -> Result<quinn::Connecting, quinn::ConnectionError> {
+    let address = incoming.remote_address();
+    let qlog = links.0.qlog.as_ref().and_then(|qlog| qlog.record("from", address, &links.0.clock));
+    let Some(qlog) = qlog else { return incoming.accept() };
+    let mut server = links.0.server.clone();
+    server.transport_config(Arc::new(transport::transport(Some(qlog))));
+    incoming.accept_with(Arc::new(server))
 }
 
 fn protocol(connection: &Connection) -> Option<Vec<u8>> {

@@ -12,6 +12,7 @@ mod endpoint;
 mod lane;
 mod life;
 mod opens;
+mod qlog;
 mod registry;
 mod slot;
 pub mod stream;
@@ -37,6 +38,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 pub use self::{
     connection_id::{QUIC_KEYS_BYTES, QuicKeys},
     lane::{Lane, LaneFigures, LaneKey, Standing, StreamGuard},
+    qlog::Qlog,
     registry::{Registry, Verdict},
 };
 use self::{
@@ -188,6 +190,8 @@ pub struct Parts {
     pub opens_per_second: u32,
     /// Serves proxied streams.
     pub serve_tcp: ServeTcp,
+    /// Where connections are recorded, if they are.
+    pub qlog: Option<Qlog>,
 }
 
 /// Why the last dial of a peer failed, and when.
@@ -225,6 +229,8 @@ struct Inner {
     joins: mpsc::Sender<Connection>,
     serve_tcp: ServeTcp,
     opens_per_second: u32,
+    server: quinn::ServerConfig,
+    qlog: Option<Qlog>,
     /// Peers may be on this very host only if this gateway can be reached there only.
     on_loopback: bool,
     registry: Registry,
@@ -250,6 +256,8 @@ impl Links {
         let sockets = parts.net.quic_group(address, parts.shards.count())?;
         let server = transport::server(parts.server);
         let links = Self(Arc::new(Inner {
+            server: server.clone(),
+            qlog: parts.qlog,
             keys: parts.keys,
             tls: parts.tls,
             trust: parts.trust,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use quinn::{
-    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, QlogStream, ServerConfig, TransportConfig,
+    VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
@@ -16,7 +17,7 @@ const FIRST_ID_BYTES: usize = 20;
 
 /// Settings of a connection, the same for both directions of dialling. Until the other side is known it may
 /// send little: [`widen`] gives it the rest.
-pub(super) fn transport() -> TransportConfig {
+pub(super) fn transport(qlog: Option<QlogStream>) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = VarInt::from_u64(limits::IDLE_TIMEOUT.as_millis() as u64).unwrap_or(VarInt::MAX);
     config
@@ -28,7 +29,8 @@ pub(super) fn transport() -> TransportConfig {
         .receive_window(VarInt::from_u32(limits::UNPROVEN_WINDOW_BYTES))
         .send_window(limits::CONNECTION_WINDOW_BYTES_MAX)
         .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
-        .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES);
+        .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES)
+        .qlog_stream(qlog);
     config
 }
 
@@ -54,7 +56,7 @@ pub(super) fn endpoint(keys: &QuicKeys, shard: u8, shards: u8, seed: [u8; 32]) -
 pub(super) fn server(tls: QuicServerConfig) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(Arc::new(transport()))
+        .transport_config(Arc::new(transport(None)))
         .max_incoming(limits::HALF_OPEN_MAX)
         .incoming_buffer_size(limits::HALF_OPEN_BUFFER_BYTES)
         .incoming_buffer_size_total(limits::HALF_OPEN_BUFFER_BYTES * 256);
@@ -63,10 +65,10 @@ pub(super) fn server(tls: QuicServerConfig) -> ServerConfig {
 
 /// What a dial offers. The first packets' connection id, which is the far side's until it has chosen its own,
 /// is drawn from `clock`: it decides the shard there, so it must be repeatable where time is.
-pub(super) fn client(tls: QuicClientConfig, clock: &Clock) -> ClientConfig {
+pub(super) fn client(tls: QuicClientConfig, clock: &Clock, qlog: Option<QlogStream>) -> ClientConfig {
     let mut config = ClientConfig::new(Arc::new(tls));
     let clock = clock.clone();
-    config.transport_config(Arc::new(transport())).initial_dst_cid_provider(Arc::new(move || {
+    config.transport_config(Arc::new(transport(qlog))).initial_dst_cid_provider(Arc::new(move || {
         ConnectionId::new(&clock.random_bytes::<FIRST_ID_BYTES>())
     }));
     config

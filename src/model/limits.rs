@@ -176,6 +176,10 @@ pub const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
 /// QUIC idle timeout.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections that are recorded when qlog is asked for.
+pub const QLOG_FILES_MAX: usize = 256;
+/// Longest record of one connection, in bytes; what comes later is left out.
+pub const QLOG_FILE_BYTES_MAX: usize = 64 << 20;
 /// QUIC keep-alive of an idle lane; shorter than any NAT's memory.
 pub const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Encoded bytes of a stream header.

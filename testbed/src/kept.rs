@@ -1,6 +1,6 @@
 //! What is kept of a failure, in a folder beside the testbed's that `down` leaves: logs and configurations,
-//! what the gateways say of themselves, the packets on the WAN, the results, and the line that repeats it.
-//! The gateways of this release write no qlog.
+//! what the gateways say of themselves and recorded of their connections, the packets on the WAN, the results,
+//! and the line that repeats it.
 
 use std::{
     fs,

@@ -65,7 +65,11 @@ impl Member {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("the log {} cannot be opened", self.log.display()))?;
         let (program, arguments) = self.command.split_first().context("a process without a program")?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        if matches!(self.role, Role::Gateway(_)) {
+            command.env("TOMBOLO_QLOG", self.log.with_extension("qlog"));
+        }
+        let child = command
             .args(arguments)
             .env(MARK, run)
             .env(CLUSTER, &self.cluster)

@@ -182,6 +182,7 @@ impl Gateway {
             lock: None,
         };
         let core = Core::start(Launch {
+            qlog: None,
             config: site.config(),
             home,
             net: net.clone(),

@@ -90,6 +90,7 @@ impl Side {
             dialled,
             calls,
             joins,
+            qlog: None,
             opens_per_second: limits::OPENS_PER_SECOND_MAX,
             serve_tcp: Arc::new(|_, _, _| Box::pin(async {})),
         };

@@ -293,6 +293,7 @@ async fn links(identity: &Identity, svid: Arc<CurrentSvid>, clock: &Clock, tasks
         dialled: mpsc::channel(1).0,
         calls: mpsc::channel(1).0,
         joins: mpsc::channel(1).0,
+        qlog: None,
         opens_per_second: crate::model::limits::OPENS_PER_SECOND_MAX,
         serve_tcp: Arc::new(|_, _, _| Box::pin(std::future::ready(()))),
     };

@@ -166,6 +166,7 @@ impl Cluster {
             dialled: tell_dialled,
             calls: tell_calls,
             joins: tell_joins,
+            qlog: None,
             opens_per_second: crate::model::limits::OPENS_PER_SECOND_MAX,
             serve_tcp: inbound.serve_tcp(),
         };

@@ -88,6 +88,7 @@ pub(super) async fn gateway(cluster: &str) -> Gateway {
         dialled: mpsc::channel(1).0,
         calls: mpsc::channel(1).0,
         joins,
+        qlog: None,
         opens_per_second: limits::OPENS_PER_SECOND_MAX,
         serve_tcp: Arc::new(|_, _, _| Box::pin(async {})),
     };
