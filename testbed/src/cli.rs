@@ -236,6 +236,7 @@ impl LoadFlags {
             deadline: self.deadline.unwrap_or(load.deadline),
             late: self.late.unwrap_or(load.late),
             bulk_bytes: self.bulk_bytes.unwrap_or(load.bulk_bytes),
+            streams: load.streams,
         }
     }
 }
@@ -290,6 +291,13 @@ pub(crate) struct BackendArgs {
 /// Parts of a testbed.
 #[derive(Debug, Subcommand)]
 pub(crate) enum InnerVerb {
+    /// Asks a DNS server for the address of a name.
+    Name {
+        /// The server.
+        server: std::net::SocketAddr,
+        /// The name.
+        name: String,
+    },
     /// The relay or emulator
     Wan { plan: PathBuf, socket: PathBuf },
     /// The client inside a cluster

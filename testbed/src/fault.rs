@@ -99,6 +99,23 @@ pub(crate) enum Fault {
     Unblock { from: String, to: String },
     /// The cluster's NAT forgets its flows: they continue from new ports.
     Rebind { cluster: String },
+    /// Runs a verb of `tombolo` in a cluster; again until its output has the words, for as long as that may take.
+    Tombolo {
+        cluster: String,
+        run: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        says: Option<String>,
+        #[serde(default)]
+        within: Span,
+    },
+    /// Asks the DNS server of a cluster until a name has an address, or has none.
+    Name {
+        cluster: String,
+        name: String,
+        exists: bool,
+        #[serde(default)]
+        within: Span,
+    },
 }
 
 impl Target {
@@ -196,7 +213,9 @@ impl Fault {
                 ensure!(scenario.cluster(from)? != scenario.cluster(to)?, "`{from}` has no link to itself");
                 Ok(())
             }
-            Self::Rebind { cluster } => scenario.cluster(cluster).map(|_| ()),
+            Self::Rebind { cluster } | Self::Tombolo { cluster, .. } | Self::Name { cluster, .. } => {
+                scenario.cluster(cluster).map(|_| ())
+            }
         }
     }
 }
@@ -227,6 +246,13 @@ impl fmt::Display for Fault {
             }
             Self::Unblock { from, to } => write!(f, "unblock {from} <-> {to}"),
             Self::Rebind { cluster } => write!(f, "rebind {cluster}"),
+            Self::Tombolo { cluster, run, says: None, .. } => write!(f, "tombolo {run} in {cluster}"),
+            Self::Tombolo { cluster, run, says: Some(says), .. } => {
+                write!(f, "tombolo {run} in {cluster} says `{says}`")
+            }
+            Self::Name { cluster, name, exists, .. } => {
+                write!(f, "{name} has {} in {cluster}", if *exists { "an address" } else { "none" })
+            }
         }
     }
 }

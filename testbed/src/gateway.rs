@@ -47,8 +47,8 @@ pub(crate) fn find_binary(told: Option<&Path>) -> Result<PathBuf> {
 fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     let plan = &standing.scenario.clusters[cluster];
     let mut text = format!(
-        "cluster = \"{}\"\n[listen]\nquic = \"{}\"\ndns = \"{}\"\nadmin = \"{}\"\n[advertise]\naddresses = [\"{}\"]\n",
-        plan.name, listens.quic, listens.dns, listens.admin, listens.advertise
+        "cluster = \"{}\"\n{}\n[listen]\nquic = \"{}\"\ndns = \"{}\"\nadmin = \"{}\"\n[advertise]\naddresses = [\"{}\"]\n",
+        plan.name, plan.config, listens.quic, listens.dns, listens.admin, listens.advertise
     );
     if let Some(network) = &listens.virtual_ips {
         text.push_str(&format!("[names]\nvirtual_ips = \"{network}\"\n"));
@@ -138,9 +138,11 @@ pub(crate) fn join(standing: &Standing, cluster: usize) -> Result<()> {
     call(standing, cluster, &["join", "-"], &token).map(|_| ())
 }
 
-/// Runs a verb of `tombolo` against the first gateway of a cluster.
-fn call(standing: &Standing, cluster: usize, verb: &[&str], input: &str) -> Result<String> {
-    let admin = admin(standing, cluster, 0)?;
+/// Runs a verb of `tombolo` against the first gateway of a cluster that answers.
+pub(crate) fn call(standing: &Standing, cluster: usize, verb: &[&str], input: &str) -> Result<String> {
+    let plan = &standing.scenario.clusters[cluster];
+    let admin = (0..plan.gateways).find_map(|gateway| admin(standing, cluster, gateway).ok());
+    let admin = admin.with_context(|| format!("no gateway of {} answers", plan.name))?;
     let mut words = ground(standing.backend).prefix(standing, cluster);
     words.push(standing.tombolo.to_string_lossy().into_owned());
     let mut child = Command::new(&words[0])

@@ -33,8 +33,13 @@ pub(crate) struct Repetition {
     /// The longest that any request answered or given up after the fault had to wait; a failed one counts
     /// its whole deadline.
     pub(crate) wait_ms: f64,
+    /// The last answer of the cluster that gave the last one before the fault, streams included; 0 when it gave
+    /// none after it.
+    pub(crate) last_of_first_ms: Option<f64>,
     /// All requests.
     pub(crate) account: Account,
+    /// What was asked on the streams that stand beside them; a first try that failed is a stream that was cut.
+    pub(crate) streams: Option<Account>,
 }
 
 impl Repetition {
@@ -53,9 +58,27 @@ impl Repetition {
             last_failure_ms: failures.map(|record| record.done).max().map(after),
             gap_ms: gap(&outcome.records, fault_at) as f64 / 1e6,
             wait_ms: touched().map(|record| record.waited(deadline)).max().unwrap_or(0) as f64 / 1e6,
+            last_of_first_ms: last_of_first(&outcome.records, fault_at),
             account: outcome.account.clone(),
+            streams: None,
         }
     }
+
+    /// With what became of the streams beside the requests.
+    pub(crate) fn with_streams(mut self, outcome: &Outcome, fault_at: u64) -> Self {
+        let last = last_of_first(&outcome.records, fault_at);
+        self.last_of_first_ms = [self.last_of_first_ms, last].into_iter().flatten().reduce(f64::max);
+        self.streams = Some(outcome.account.clone());
+        self
+    }
+}
+
+/// When the cluster that gave the last answer before the fault gave its last one at all.
+fn last_of_first(records: &[Record], fault_at: u64) -> Option<f64> {
+    let answered = || records.iter().filter(|record| record.answered());
+    let first = answered().filter(|record| record.done < fault_at).max_by_key(|record| record.done)?;
+    let last = answered().filter(|record| record.cluster == first.cluster).map(|record| record.done).max()?;
+    Some(last.saturating_sub(fault_at) as f64 / 1e6)
 }
 
 impl Repetition {
@@ -197,7 +220,7 @@ impl Report {
             ]);
         }
         let mut text = screen::table(&headings, &rows);
-        for span in ["gap", "wait", "first_ok", "detected_near", "detected_far"] {
+        for span in ["gap", "wait", "first_ok", "last_of_first", "detected_near", "detected_far"] {
             let part = |part: &str| ms(self.figures.get(&format!("{span}_{part}")).copied());
             text.push_str(&format!(
                 "\n{span:<13} p50 {:>5}  p99 {:>5}  max {:>5} ms",
@@ -215,6 +238,9 @@ impl Report {
             count("late"),
             count("unanswered")
         ));
+        if let (Some(streamed), Some(cut)) = (self.figures.get("streamed"), self.figures.get("cut")) {
+            text.push_str(&format!("\nstreams beside them: cut {cut} times in {streamed} uses"));
+        }
         for (assertion, holds) in &self.assertions {
             text.push_str(&format!("\n{} {assertion}", if *holds { "PASS" } else { "FAIL" }));
         }
@@ -237,6 +263,7 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
     spans("gap", repetitions.iter().map(|rep| Some(rep.gap_ms)).collect());
     spans("wait", repetitions.iter().map(|rep| Some(rep.wait_ms)).collect());
     spans("first_ok", repetitions.iter().map(|rep| rep.first_ok_ms).collect());
+    spans("last_of_first", repetitions.iter().map(|rep| rep.last_of_first_ms).collect());
     spans("detected_near", repetitions.iter().map(|rep| rep.detected_near_ms).collect());
     spans("detected_far", repetitions.iter().map(|rep| rep.detected_far_ms).collect());
     for rep in repetitions {
@@ -251,6 +278,11 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
             ("late", a.late),
         ] {
             *figures.entry(name.to_owned()).or_default() += count as f64;
+        }
+        if let Some(streams) = &rep.streams {
+            let cut = streams.reset + streams.unanswered;
+            *figures.entry("streamed".to_owned()).or_default() += streams.issued as f64;
+            *figures.entry("cut".to_owned()).or_default() += cut as f64;
         }
     }
     figures
@@ -278,6 +310,25 @@ mod tests {
     }
 
     #[test]
+    fn the_last_answer_of_who_answered_first_counts_also_when_it_came_on_a_stream() {
+        let by = |cluster: &str, at| Record { cluster: Some(cluster.to_owned()), ..record(at, at, Fate::Ok) };
+        let outcome = |records: Vec<Record>| {
+            let account = Account::of(&records, Span::from_millis(1_000), Span::from_millis(10_000));
+            Outcome { started: 0, account, records }
+        };
+        let requests = outcome(vec![by("west", 900), by("west", 1_010), by("north", 5_000)]);
+        let fault = 1_000_000_000;
+        let rep = Repetition::of(1, &requests, fault, Span::from_millis(10_000));
+        assert_eq!(rep.last_of_first_ms, Some(10.0));
+        let mut cut = outcome(vec![by("west", 950), by("west", 1_300), record(1_400, 1_500, Fate::Retried)]);
+        cut.account.unanswered = 1;
+        let rep = rep.with_streams(&cut, fault);
+        assert_eq!(rep.last_of_first_ms, Some(300.0));
+        let figures = figures(&[rep]);
+        assert_eq!((figures["streamed"], figures["cut"]), (3.0, 2.0));
+    }
+
+    #[test]
     fn the_gap_is_the_time_without_answers_and_the_wait_that_of_one_request() {
         let records = vec![
             record(0, 900, Fate::Ok),
@@ -288,6 +339,7 @@ mod tests {
         let account = Account::of(&records, Span::from_millis(1_000), Span::from_millis(10_000));
         let outcome = Outcome { started: 0, account, records };
         let rep = Repetition::of(1, &outcome, 1_000_000_000, Span::from_millis(10_000));
+        assert_eq!(rep.last_of_first_ms, Some(700.0), "nobody else answers");
         assert_eq!((rep.gap_ms, rep.wait_ms), (500.0, 640.0));
         assert_eq!((rep.first_ok_ms, rep.last_failure_ms), (Some(650.0), Some(400.0)));
         let figures = figures(&[rep]);

@@ -7,9 +7,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::quantity::Span;
 
 /// Figures whose unit is milliseconds; each has `_p50`, `_p99` and `_max`.
-const SPANS: [&str; 5] = ["gap", "wait", "first_ok", "detected_near", "detected_far"];
+const SPANS: [&str; 6] = ["gap", "wait", "first_ok", "last_of_first", "detected_near", "detected_far"];
 /// Figures that are counts, summed over the repetitions.
-const COUNTS: [&str; 7] = ["issued", "ok", "retried", "failed", "unanswered", "reset", "late"];
+const COUNTS: [&str; 9] =
+    ["issued", "ok", "retried", "failed", "unanswered", "reset", "late", "streamed", "cut"];
 
 /// One assertion.
 #[derive(Debug, Clone, PartialEq)]

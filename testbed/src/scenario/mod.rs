@@ -48,6 +48,9 @@ pub(crate) struct Scenario {
     /// What must hold at the end.
     #[serde(default)]
     pub(crate) assertions: Vec<Assertion>,
+    /// What its steps do cannot be undone: it is done once, and nothing is restored after it.
+    #[serde(default)]
+    pub(crate) once: bool,
     /// The clusters.
     pub(crate) clusters: Vec<Cluster>,
     /// What happens when, counted from the first request.
@@ -70,6 +73,9 @@ pub(crate) struct Cluster {
     /// What its endpoints do wrong, as `drop:100`.
     #[serde(default)]
     pub(crate) defects: Vec<String>,
+    /// More of its gateways' config file: keys of the top first, then tables that the testbed does not write.
+    #[serde(default)]
+    pub(crate) config: String,
 }
 
 /// The load of a scenario.
@@ -92,6 +98,8 @@ pub(crate) struct Load {
     pub(crate) late: Span,
     /// Size of a bulk body.
     pub(crate) bulk_bytes: u64,
+    /// Streams that stand beside the requests from the first to the last, each used twice a second.
+    pub(crate) streams: usize,
 }
 
 impl Default for Load {
@@ -105,6 +113,7 @@ impl Default for Load {
             deadline: Span::from_millis(10_000),
             late: Span::from_millis(1_000),
             bulk_bytes: 10_000_000,
+            streams: 0,
         }
     }
 }
@@ -160,6 +169,7 @@ impl Scenario {
             gateways,
             endpoints: usize::from(index > 0) * 2,
             defects: Vec::new(),
+            config: String::new(),
         });
         let clusters: Vec<Cluster> = clusters.collect();
         let scenario = Self {
@@ -170,6 +180,7 @@ impl Scenario {
             load: Load::default(),
             order: clusters.iter().skip(1).map(|cluster| cluster.name.clone()).collect(),
             assertions: Vec::new(),
+            once: false,
             clusters,
             steps: Vec::new(),
         };
@@ -199,6 +210,7 @@ impl Scenario {
         let count = self.clusters.len();
         ensure!((1..=CLUSTERS).contains(&count), "a testbed has 1 to {CLUSTERS} clusters, not {count}");
         ensure!((1..=REPETITIONS).contains(&self.reps), "reps is 1 to {REPETITIONS}, not {}", self.reps);
+        ensure!(!self.once || self.reps == 1, "what is done once has reps = 1, not {}", self.reps);
         for (index, cluster) in self.clusters.iter().enumerate() {
             let name = &cluster.name;
             let fits = !name.is_empty()
@@ -331,7 +343,7 @@ mod tests {
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/testbed.md")).unwrap();
         let steps = manual.split("```").find(|block| block.trim_start().starts_with("steps = [")).unwrap();
         let scenario = Scenario::parse(&SMALL.replace(SMALL.lines().nth(2).unwrap(), steps)).unwrap();
-        assert_eq!(scenario.steps.len(), 4);
+        assert_eq!(scenario.steps.len(), 7);
     }
 
     #[test]

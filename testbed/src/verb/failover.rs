@@ -118,7 +118,7 @@ pub(crate) fn repeat(
         if rep.as_ref().map_or_else(|_| !interrupt::asked(), |rep| rep.breaks(assertions)) {
             kept::moment(standing, &format!("rep-{number}"))?;
         }
-        let healed = restore(standing);
+        let healed = if standing.scenario.once { Ok(()) } else { restore(standing) };
         let rep = rep?;
         healed?;
         let near = rep.detected_near_ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.0} ms"));
@@ -137,6 +137,7 @@ fn repetition(standing: &mut Standing, number: usize, steps: &[Step]) -> Result<
     let stop = Arc::new(AtomicBool::new(false));
     let schedule = scenario::schedule(steps, plan.duration);
     let watches = schedule.first().map(|(_, fault)| watches(standing, fault, &stop)).transpose()?;
+    let streams = load::streams(standing)?;
     let running = load::Running::start(standing, &plan)?;
     let started = running.started;
     let mut faults = Vec::new();
@@ -158,12 +159,16 @@ fn repetition(standing: &mut Standing, number: usize, steps: &[Step]) -> Result<
         first.get_or_insert(at);
     }
     let outcome = running.finish();
+    let streams = streams.map(load::Running::finish).transpose();
     stop.store(true, Ordering::Relaxed);
     let detected =
         watches.map(|watches| watches.map(|watch| watch.and_then(|watch| watch.join().ok().flatten())));
     trouble?;
     let first = first.unwrap_or(started);
     let mut rep = Repetition::of(number, &outcome?, first, plan.deadline);
+    if let Some(streams) = streams? {
+        rep = rep.with_streams(&streams, first);
+    }
     rep.faults = faults;
     if let Some([near, far]) = detected {
         let after = |at: u64| at.saturating_sub(first) as f64 / 1e6;

@@ -11,6 +11,7 @@ use crate::{
     process::{Identity, Member, Role},
     quantity::Span,
     standing::Standing,
+    verb::ask,
 };
 
 /// Does it, a change of the WAN by its schedule when it is to come later; returns what it was done to.
@@ -55,6 +56,7 @@ pub(crate) fn inflict(standing: &mut Standing, fault: &Fault, after: Option<Span
             }
         }
         Fault::Rebind { cluster } => ground.rebind(standing, standing.scenario.cluster(cluster)?)?,
+        Fault::Tombolo { .. } | Fault::Name { .. } => return ask::ask(standing, fault),
     }
     let later = after.map_or_else(String::new, |after| format!(", in {after}"));
     Ok(format!("{fault}{later}"))

@@ -17,7 +17,7 @@ use crate::{
     gateway,
     ground::ground,
     interrupt,
-    load::{Account, Outcome, Plan},
+    load::{Account, Kind, Outcome, Plan},
     process::MARK,
     scenario::Load,
     screen,
@@ -49,6 +49,21 @@ pub(crate) fn plan(standing: &Standing, load: &Load) -> Result<Plan> {
         late: load.late,
         bulk_bytes: load.bulk_bytes,
     })
+}
+
+/// The streams that stand beside the requests of a scenario.
+pub(crate) fn streams(standing: &Standing) -> Result<Option<Running>> {
+    let load = &standing.scenario.load;
+    if load.streams == 0 {
+        return Ok(None);
+    }
+    let beside = Load {
+        kind: Kind::LongTcp,
+        rps: load.streams as f64 * 2.0,
+        connections: load.streams,
+        ..load.clone()
+    };
+    Running::start(standing, &plan(standing, &beside)?).map(Some)
 }
 
 impl Running {
