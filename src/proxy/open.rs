@@ -36,11 +36,13 @@ pub(super) struct Client {
     pub(super) tcp: Tcp,
     pub(super) first: BytesMut,
     ended: bool,
+    /// It went away. The kernel tells so once; asked again, it says that the client has ended in peace.
+    gone: bool,
 }
 
 impl Client {
     pub(super) fn new(tcp: Tcp) -> Self {
-        Self { tcp, first: BytesMut::new(), ended: false }
+        Self { tcp, first: BytesMut::new(), ended: false, gone: false }
     }
 
     /// Takes what the kernel holds already; `false` when there was nothing to take.
@@ -59,8 +61,10 @@ impl Client {
                         return true;
                     }
                 }
-                // An error shows again when it is waited for.
-                Err(_) => return !self.first.is_empty(),
+                Err(error) => {
+                    self.gone = error.kind() != std::io::ErrorKind::WouldBlock;
+                    return self.gone || !self.first.is_empty();
+                }
             }
         }
     }
@@ -78,6 +82,9 @@ impl Client {
     /// Keeps what it says, up to what may be kept. Ready when it went away; a half-close is no such thing.
     fn poll_listen(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         loop {
+            if self.gone {
+                return Poll::Ready(());
+            }
             let room = FIRST_BYTES_MAX - self.first.len();
             if self.ended || room == 0 {
                 return Poll::Pending;
@@ -85,7 +92,7 @@ impl Client {
             match poll_read_some(&mut self.tcp, room, cx) {
                 Poll::Ready(Ok(bytes)) if bytes.is_empty() => self.ended = true,
                 Poll::Ready(Ok(bytes)) => self.first.extend_from_slice(&bytes),
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Ready(Err(_)) => self.gone = true,
                 Poll::Pending => return Poll::Pending,
             }
         }
