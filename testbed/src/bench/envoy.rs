@@ -2,12 +2,19 @@
 //! HTTP/2 CONNECT over pooled TLS connections (the shape of Istio ambient). As many workers as cores, its
 //! default; only its limits on connections are raised.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use super::pair::{Certificates, NAME, free_ports};
+use super::{
+    pair::{Certificates, NAME},
+    place::Ends,
+};
 
 /// Which way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,16 +25,15 @@ pub(super) enum Way {
     Hbone,
 }
 
-/// A port for clients and the two config files, the clients' gateway's first.
+/// The arguments of both with their config files, the clients' gateway's first.
 pub(super) fn configure(
     way: Way,
-    server: u16,
+    ends: Ends,
     certificates: &Certificates,
     folder: &Path,
-) -> Result<(u16, Vec<Vec<String>>)> {
-    let [enter, between] = free_ports()?;
-    let near = near(way, enter, between, certificates);
-    let far = far(way, between, server, certificates);
+) -> Result<Vec<Vec<String>>> {
+    let near = near(way, ends, certificates);
+    let far = far(way, ends, certificates);
     let mut arguments = Vec::new();
     for (number, config) in [near, far].iter().enumerate() {
         let path = folder.join(format!("gateway-{}.json", number + 1));
@@ -35,11 +41,11 @@ pub(super) fn configure(
         let words = ["-c", &path.to_string_lossy(), "--disable-hot-restart", "--log-level", "warning"];
         arguments.push(words.map(str::to_owned).to_vec());
     }
-    Ok((enter, arguments))
+    Ok(arguments)
 }
 
-fn address(port: u16) -> Value {
-    json!({"socket_address": {"address": "127.0.0.1", "port_value": port}})
+fn address(of: SocketAddr) -> Value {
+    json!({"socket_address": {"address": of.ip().to_string(), "port_value": of.port()}})
 }
 
 fn typed(kind: &str, mut fields: Value) -> Value {
@@ -47,7 +53,7 @@ fn typed(kind: &str, mut fields: Value) -> Value {
     fields
 }
 
-fn cluster(name: &str, port: u16) -> Value {
+fn cluster(name: &str, to: SocketAddr) -> Value {
     let most =
         json!({"max_connections": 1_000_000, "max_pending_requests": 1_000_000, "max_requests": 1_000_000});
     json!({
@@ -57,7 +63,7 @@ fn cluster(name: &str, port: u16) -> Value {
         "circuit_breakers": {"thresholds": [most]},
         "load_assignment": {
             "cluster_name": name,
-            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(port)}}]}],
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(to)}}]}],
         },
     })
 }
@@ -77,12 +83,12 @@ fn tls(way: Way, certificates: &Certificates) -> Value {
     common
 }
 
-fn listener(port: u16, filter: Value, transport: Option<Value>) -> Value {
+fn listener(at: SocketAddr, filter: Value, transport: Option<Value>) -> Value {
     let mut chain = json!({"filters": [filter]});
     if let Some(transport) = transport {
         chain["transport_socket"] = transport;
     }
-    json!({"name": "in", "address": address(port), "filter_chains": [chain]})
+    json!({"name": "in", "address": address(at), "filter_chains": [chain]})
 }
 
 fn tcp_proxy(cluster: &str) -> Value {
@@ -94,8 +100,8 @@ fn bootstrap(listener: Value, cluster: Value) -> Value {
     json!({"static_resources": {"listeners": [listener], "clusters": [cluster]}})
 }
 
-fn near(way: Way, enter: u16, between: u16, certificates: &Certificates) -> Value {
-    let mut cluster = cluster("between", between);
+fn near(way: Way, ends: Ends, certificates: &Certificates) -> Value {
+    let mut cluster = cluster("between", ends.between);
     let context = json!({"common_tls_context": tls(way, certificates), "sni": NAME});
     let context = typed("envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext", context);
     cluster["transport_socket"] = json!({"name": "tls", "typed_config": context});
@@ -106,10 +112,17 @@ fn near(way: Way, enter: u16, between: u16, certificates: &Certificates) -> Valu
         let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
         cluster["typed_extension_protocol_options"] = json!({kind: typed(kind, options)});
     }
-    bootstrap(listener(enter, json!({"name": "tcp", "typed_config": proxy}), None), cluster)
+    bootstrap(
+        listener(
+            (Ipv4Addr::LOCALHOST, ends.enter).into(),
+            json!({"name": "tcp", "typed_config": proxy}),
+            None,
+        ),
+        cluster,
+    )
 }
 
-fn far(way: Way, between: u16, server: u16, certificates: &Certificates) -> Value {
+fn far(way: Way, ends: Ends, certificates: &Certificates) -> Value {
     let context = json!({"common_tls_context": tls(way, certificates), "require_client_certificate": true});
     let context = typed("envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext", context);
     let transport = json!({"name": "tls", "typed_config": context});
@@ -117,7 +130,7 @@ fn far(way: Way, between: u16, server: u16, certificates: &Certificates) -> Valu
         Way::Mtls => json!({"name": "tcp", "typed_config": tcp_proxy("server")}),
         Way::Hbone => json!({"name": "http", "typed_config": connect_terminator()}),
     };
-    bootstrap(listener(between, filter, Some(transport)), cluster("server", server))
+    bootstrap(listener(ends.between, filter, Some(transport)), cluster("server", ends.server))
 }
 
 fn connect_terminator() -> Value {

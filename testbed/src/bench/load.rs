@@ -4,7 +4,7 @@
 
 use std::{
     cell::RefCell,
-    net::{Ipv4Addr, SocketAddr},
+    net::SocketAddr,
     rc::Rc,
     time::{Duration, Instant},
 };
@@ -17,14 +17,16 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use super::place::Place;
+
 /// Bytes of a request.
 const FRAME: usize = 64;
 /// Bytes of a small answer.
-const SMALL: u64 = 1_024;
+pub(super) const SMALL: u64 = 1_024;
 /// Where a request says that the connection ends with its answer.
 const LAST_AT: usize = 8;
 /// Bytes read or written at once.
-const PIECE: usize = 256 * 1024;
+pub(super) const PIECE: usize = 256 * 1024;
 /// The longest wait for anything.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Before figures are taken.
@@ -33,13 +35,13 @@ const WARM_UP: Duration = Duration::from_millis(300);
 const OPENING: usize = 64;
 
 /// The runtime of either side.
-fn runtime() -> Result<tokio::runtime::Runtime> {
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("the runtime cannot be made")
 }
 
 /// Starts the server on a thread of its own; it ends with the process.
-pub(super) fn serve() -> Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+pub(super) fn serve(place: &Place) -> Result<SocketAddr> {
+    let listener = place.run(|| Ok(std::net::TcpListener::bind((place.address, 0))?))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
     let runtime = runtime()?;
@@ -78,21 +80,21 @@ async fn answer(mut stream: TcpStream) -> std::io::Result<()> {
 }
 
 /// The request for an answer of that size.
-fn frame(size: u64, last: bool) -> [u8; FRAME] {
+pub(super) fn frame(size: u64, last: bool) -> [u8; FRAME] {
     let mut frame = [0; FRAME];
     frame[..LAST_AT].copy_from_slice(&size.to_le_bytes());
     frame[LAST_AT] = u8::from(last);
     frame
 }
 
-async fn connect(target: SocketAddr) -> Result<TcpStream> {
+pub(super) async fn connect(target: SocketAddr) -> Result<TcpStream> {
     let stream = timeout(PATIENCE, TcpStream::connect(target)).await.context("no connection")??;
     stream.set_nodelay(true)?;
     Ok(stream)
 }
 
 /// One request and its answer on a connection that stays.
-async fn ask(stream: &mut TcpStream) -> Result<()> {
+pub(super) async fn ask(stream: &mut TcpStream) -> Result<()> {
     let mut answer = [0; SMALL as usize];
     stream.write_all(&frame(SMALL, false)).await?;
     timeout(PATIENCE, stream.read_exact(&mut answer)).await.context("no answer")??;
@@ -277,11 +279,13 @@ pub(super) fn idle<T>(target: SocketAddr, count: usize, gauge: impl Fn() -> Resu
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::Ipv4Addr;
+
+    use super::{super::place::Site, *};
 
     #[test]
     fn every_kind_of_load_is_answered_whole_by_the_server_itself() {
-        let server = serve().unwrap();
+        let server = serve(&Site::loopback().far).unwrap();
         wait_through(server, PATIENCE).unwrap();
         let span = Duration::from_millis(50);
         for keep in [true, false] {

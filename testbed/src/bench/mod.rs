@@ -7,10 +7,13 @@ mod gauge;
 mod haproxy;
 mod install;
 mod load;
+mod open;
 mod pair;
+mod place;
 mod raw_quinn;
 mod table;
 mod tombolo;
+mod wan;
 
 use std::{
     collections::BTreeMap,
@@ -27,6 +30,7 @@ use serde::Serialize;
 use self::{
     install::Program,
     pair::{Certificates, Gateways, Pair},
+    place::Site,
     table::{DIRECT, PEERS, QUINN, Row, Samples, TOMBOLO, work},
 };
 use crate::{interrupt, screen};
@@ -37,6 +41,9 @@ pub(crate) struct BenchArgs {
     /// Shorter works and fewer idle connections
     #[arg(long)]
     quick: bool,
+    /// The works of a WAN too, in network namespaces; needs root
+    #[arg(long)]
+    wan: bool,
     /// Repetitions
     #[arg(long, default_value_t = 3)]
     reps: usize,
@@ -53,12 +60,28 @@ pub(crate) struct BenchArgs {
 struct Amount {
     span: Duration,
     fresh: usize,
+    span_wan: Duration,
+    fresh_wan: usize,
     bulk: u64,
     idle: usize,
 }
 
-const QUICK: Amount = Amount { span: Duration::from_secs(3), fresh: 200, bulk: 1_000_000_000, idle: 1_000 };
-const WHOLE: Amount = Amount { span: Duration::from_secs(10), fresh: 500, bulk: 4_000_000_000, idle: 5_000 };
+const QUICK: Amount = Amount {
+    span: Duration::from_secs(3),
+    fresh: 200,
+    span_wan: Duration::from_secs(8),
+    fresh_wan: 20,
+    bulk: 1_000_000_000,
+    idle: 1_000,
+};
+const WHOLE: Amount = Amount {
+    span: Duration::from_secs(10),
+    fresh: 500,
+    span_wan: Duration::from_secs(20),
+    fresh_wan: 50,
+    bulk: 4_000_000_000,
+    idle: 5_000,
+};
 
 /// How long a pair may take until the first request passes.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -88,7 +111,11 @@ struct Bench {
     certificates: Certificates,
     folder: PathBuf,
     run: String,
+    /// All on loopback, with a server.
+    site: Site,
     server: SocketAddr,
+    /// Two sides of a WAN, with a server on the far one.
+    wan: Option<(Site, SocketAddr)>,
     began: Instant,
 }
 
@@ -110,12 +137,17 @@ pub(crate) fn bench(binary: PathBuf, args: BenchArgs, json: bool) -> Result<()> 
     let run = format!("bench-{:06x}", rand::random_range(0..1_u32 << 24));
     let folder = Folder(std::env::temp_dir().join(format!("tb-{run}")));
     fs::create_dir_all(&folder.0)?;
+    let site = Site::loopback();
+    let wan = if args.wan { Some(Site::wan(wan::shape(0.0))?) } else { None };
+    let wan = wan.map(|site| load::serve(&site.far).map(|server| (site, server))).transpose()?;
     let bench = Bench {
+        wan,
         amount: if args.quick { QUICK } else { WHOLE },
         programs: programs(&args)?,
         certificates: Certificates::make(&folder.0)?,
         folder: folder.0.clone(),
-        server: load::serve()?,
+        server: load::serve(&site.far)?,
+        site,
         began: Instant::now(),
         binary,
         run,
@@ -124,6 +156,7 @@ pub(crate) fn bench(binary: PathBuf, args: BenchArgs, json: bool) -> Result<()> 
     let mut samples = Samples::default();
     for repetition in 1..=reps {
         bench.repeat(repetition, &mut samples)?;
+        bench.repeat_wan(repetition, &mut samples)?;
     }
     let mut versions: BTreeMap<_, _> =
         bench.programs.iter().map(|(name, program)| (*name, program.version.clone())).collect();
@@ -136,7 +169,11 @@ pub(crate) fn bench(binary: PathBuf, args: BenchArgs, json: bool) -> Result<()> 
         command: std::env::args().collect::<Vec<_>>().join(" "),
         commit: said("git", &["rev-parse", "--short", "HEAD"]),
         versions,
-        host: format!("Linux {}, {cores} cores, loopback", read("/proc/sys/kernel/osrelease")),
+        host: format!(
+            "Linux {}, {cores} cores, kernel TCP {}",
+            read("/proc/sys/kernel/osrelease"),
+            read("/proc/sys/net/ipv4/tcp_congestion_control")
+        ),
         repetitions: reps,
         load: (first_load, gauge::load_average()),
         rows: table::rows(&samples),
@@ -201,43 +238,47 @@ impl Bench {
         screen::note(&format!("{:5.0} s  {text}", self.began.elapsed().as_secs_f64()));
     }
 
-    fn start(&self, name: &'static str, repetition: usize) -> Result<Pair> {
+    fn start(&self, site: &Site, server: SocketAddr, name: &'static str, repetition: usize) -> Result<Pair> {
         let folder = self.folder.join(format!("{repetition}-{name}"));
         fs::create_dir_all(&folder)?;
         let pair = if name == TOMBOLO {
-            tombolo::start(&self.binary, self.server, &folder, &self.run)?
+            tombolo::start(site, &self.binary, server, &folder, &self.run)?
         } else {
-            self.start_peer(name, &folder)?
+            self.start_peer(site, server, name, &folder)?
         };
-        let through = load::wait_through(pair.target, PATIENCE);
+        let through = site.near.run(|| load::wait_through(pair.target, PATIENCE));
         through.with_context(|| format!("{name} lets nothing through: {}", pair.gateways.last_words()))?;
         Ok(pair)
     }
 
-    fn start_peer(&self, name: &str, folder: &Path) -> Result<Pair> {
+    fn start_peer(&self, site: &Site, server: SocketAddr, name: &str, folder: &Path) -> Result<Pair> {
         let program = &self.programs[name];
-        let (server, certificates) = (self.server.port(), &self.certificates);
-        let (enter, arguments) = match name {
-            "envoy-mtls" => envoy::configure(envoy::Way::Mtls, server, certificates, folder)?,
-            "envoy-hbone" => envoy::configure(envoy::Way::Hbone, server, certificates, folder)?,
-            _ => haproxy::configure(server, certificates, folder)?,
+        let (ends, certificates) = (site.ends(server)?, &self.certificates);
+        let arguments = match name {
+            "envoy-mtls" => envoy::configure(envoy::Way::Mtls, ends, certificates, folder)?,
+            "envoy-hbone" => envoy::configure(envoy::Way::Hbone, ends, certificates, folder)?,
+            _ => haproxy::configure(ends, certificates, folder)?,
         };
         let mut gateways = Gateways::default();
-        for arguments in arguments {
+        for (arguments, place) in arguments.into_iter().zip([&site.near, &site.far]) {
             let command = program.words.iter().cloned().chain(arguments).collect();
-            gateways.start(command, folder, &self.run)?;
+            gateways.start(place, command, folder, &self.run)?;
         }
         std::thread::sleep(SETTLE);
-        let target = SocketAddr::from(([127, 0, 0, 1], enter));
+        let target = SocketAddr::from(([127, 0, 0, 1], ends.enter));
         Ok(Pair { target, empty_kib: gateways.largest_kib()?, gateways })
     }
 
     fn repeat(&self, repetition: usize, samples: &mut Samples) -> Result<()> {
+        if !work::ALL.into_iter().any(|work| self.does(work)) {
+            return Ok(());
+        }
         let names = [TOMBOLO].into_iter().chain(PEERS).filter(|name| wanted(&self.args, name));
         let mut pairs = Vec::new();
         for name in names {
             interrupt::check()?;
-            pairs.push((name, self.start(name, repetition).with_context(|| name.to_owned())?));
+            let started = self.start(&self.site, self.server, name, repetition);
+            pairs.push((name, started.with_context(|| name.to_owned())?));
         }
         self.note(&format!("repetition {repetition}: {} pairs of gateways stand", pairs.len()));
         std::thread::sleep(SETTLE);

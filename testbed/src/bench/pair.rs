@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::gauge;
+use super::{gauge, place::Place};
 use crate::process::{Identity, Member, Role};
 
 /// Two gateways that run.
@@ -28,12 +28,18 @@ pub(super) struct Gateways(Vec<Member>);
 
 impl Gateways {
     /// Starts one more.
-    pub(super) fn start(&mut self, command: Vec<String>, folder: &Path, run: &str) -> Result<Identity> {
+    pub(super) fn start(
+        &mut self,
+        place: &Place,
+        command: Vec<String>,
+        folder: &Path,
+        run: &str,
+    ) -> Result<Identity> {
         let number = self.0.len() + 1;
         let log = folder.join(format!("gateway-{number}.log"));
         let role = Role::Gateway(number);
         let mut member = Member { role, cluster: String::new(), command, log, identity: None };
-        let identity = member.start(run)?;
+        let identity = place.run(|| member.start(run))?;
         self.0.push(member);
         Ok(identity)
     }

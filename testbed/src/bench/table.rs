@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use super::wan::{LINK, ROUND_TRIP_MS};
 use crate::screen;
 
 /// The program that is measured.
@@ -30,8 +31,8 @@ enum Against {
 #[derive(Debug, Clone, Copy)]
 struct Bar {
     against: Against,
-    good: f64,
-    goal: f64,
+    good: Option<f64>,
+    goal: Option<f64>,
 }
 
 /// A figure of a work.
@@ -52,7 +53,12 @@ const fn rate(work: &'static str, name: &'static str, bars: &'static [Bar]) -> F
 }
 
 const fn bar(against: Against, good: f64, goal: f64) -> Bar {
-    Bar { against, good, goal }
+    Bar { against, good: Some(good), goal: Some(goal) }
+}
+
+/// A bar with nothing to be good at.
+const fn only_goal(against: Against, goal: f64) -> Bar {
+    Bar { against, good: None, goal: Some(goal) }
 }
 
 /// Works by name.
@@ -71,7 +77,23 @@ pub(super) mod work {
     pub(crate) const IDLE: &str = "idle connections";
     /// A gateway that nobody uses.
     pub(crate) const EMPTY: &str = "an empty gateway";
-    /// All of them.
+    /// Over a WAN: from nothing to the first byte.
+    pub(crate) const WAN_FRESH: &str = "WAN, a fresh connection";
+    /// Small requests alone.
+    pub(crate) const WAN_SMALL_0: &str = "WAN, small requests";
+    /// The same with loss.
+    pub(crate) const WAN_SMALL_1: &str = "WAN, small requests, 1 % loss";
+    /// The same with more.
+    pub(crate) const WAN_SMALL_2: &str = "WAN, small requests, 2 % loss";
+    /// Small requests and one bulk.
+    pub(crate) const WAN_BESIDE_0: &str = "WAN, small beside bulk";
+    /// The same with loss.
+    pub(crate) const WAN_BESIDE_1: &str = "WAN, small beside bulk, 1 % loss";
+    /// Bulk alone with loss.
+    pub(crate) const WAN_BULK_1: &str = "WAN, bulk, 1 % loss";
+    /// Bulk beside a flow of the kernel's.
+    pub(crate) const WAN_RIVAL: &str = "WAN, bulk beside one kernel flow";
+    /// All of loopback.
     pub(crate) const ALL: [&str; 7] = [EMPTY, IDLE, KEEP_16, KEEP_128, EACH, FRESH, BULK];
 }
 
@@ -87,6 +109,14 @@ pub(super) const FIRST: &str = "first byte p50 ms";
 pub(super) const SPEED: &str = "Gbit/s";
 /// Processor time of both gateways for bulk.
 pub(super) const BULK_COST: &str = "CPU s/GB";
+/// Half of the requests take at most.
+pub(super) const P50: &str = "p50 ms";
+/// The median of a fresh connection's first byte over a WAN.
+pub(super) const TRIPS: &str = "first byte, round trips";
+/// Speed of bulk over a WAN.
+pub(super) const MEGABITS: &str = "Mbit/s";
+/// What a bulk gets of the link that it shares with one that has no gateways.
+pub(super) const SHARE: &str = "share of the link";
 /// Memory for each idle connection and gateway.
 pub(super) const IDLE_KIB: &str = "KiB each";
 /// Memory of a gateway that does nothing.
@@ -95,8 +125,13 @@ pub(super) const RSS: &str = "RSS MiB";
 /// What `ztunnel` was measured at, in KiB for each idle connection and gateway; it comes in no package.
 const ZTUNNEL_IDLE: f64 = 5.2;
 
+const ONE_ROUND_TRIP: Against = Against::Value(ROUND_TRIP_MS, "ms");
+const WHOLE_LINK: Against = Against::Value(LINK as f64 / 1e6, "Mbit/s");
+const WHOLE: Against = Against::Value(1.0, "of all");
+const BESIDE_MTLS: Bar = Bar { against: Against::One(PEERS[0]), good: Some(1.0), goal: None };
+
 /// All figures, in the order of the table.
-pub(super) const FIGURES: [Figure; 13] = [
+pub(super) const FIGURES: [Figure; 28] = [
     figure(work::KEEP_16, COST, &[bar(Against::Best, 0.75, 0.6)]),
     rate(work::KEEP_16, RATE, &[]),
     figure(work::KEEP_16, P99, &[]),
@@ -110,6 +145,22 @@ pub(super) const FIGURES: [Figure; 13] = [
     figure(work::BULK, BULK_COST, &[bar(Against::One(QUINN), 1.4, 1.25)]),
     figure(work::IDLE, IDLE_KIB, &[bar(Against::Value(ZTUNNEL_IDLE, "KiB"), 1.0, 0.6)]),
     figure(work::EMPTY, RSS, &[bar(Against::Value(1.0, "MiB"), 25.0, 15.0)]),
+    figure(work::WAN_FRESH, TRIPS, &[bar(Against::Value(1.0, "round trip"), 1.15, 1.05)]),
+    figure(work::WAN_SMALL_0, P50, &[]),
+    figure(work::WAN_SMALL_0, P99, &[bar(Against::Best, 1.1, 1.0)]),
+    figure(work::WAN_SMALL_1, P50, &[]),
+    figure(work::WAN_SMALL_1, P99, &[bar(Against::Best, 1.0, 0.95)]),
+    figure(work::WAN_SMALL_2, P50, &[]),
+    figure(work::WAN_SMALL_2, P99, &[bar(Against::Best, 1.0, 0.95)]),
+    figure(work::WAN_BESIDE_0, P50, &[]),
+    figure(work::WAN_BESIDE_0, P99, &[BESIDE_MTLS, only_goal(ONE_ROUND_TRIP, 1.2)]),
+    rate(work::WAN_BESIDE_0, MEGABITS, &[only_goal(WHOLE_LINK, 0.9)]),
+    figure(work::WAN_BESIDE_1, P99, &[bar(ONE_ROUND_TRIP, 4.4, 2.5)]),
+    rate(work::WAN_BESIDE_1, MEGABITS, &[bar(WHOLE_LINK, 0.75, 0.9)]),
+    rate(work::WAN_BULK_1, MEGABITS, &[]),
+    // Neither starved nor starving.
+    rate(work::WAN_RIVAL, SHARE, &[bar(WHOLE, 0.25, 0.35)]),
+    figure(work::WAN_RIVAL, SHARE, &[bar(WHOLE, 0.6, 0.6)]),
 ];
 
 /// Every value seen, by work and figure, then by who it is of.
@@ -205,8 +256,10 @@ fn row(figure: &Figure, bar: Option<Bar>, spread: &BTreeMap<&'static str, Spread
         Against::One(name) => over(median(name)),
         Against::Value(value, _) => over(Some(value)),
     });
-    let meets =
-        |limit: f64| ratio.map(|ratio| if figure.more_is_better { ratio >= limit } else { ratio <= limit });
+    let meets = |limit: Option<f64>| {
+        let limit = limit?;
+        ratio.map(|ratio| if figure.more_is_better { ratio >= limit } else { ratio <= limit })
+    };
     Row {
         work: figure.work,
         figure: figure.name,
@@ -220,8 +273,8 @@ fn row(figure: &Figure, bar: Option<Bar>, spread: &BTreeMap<&'static str, Spread
             Against::Value(value, unit) => format!("{value} {unit}"),
         }),
         ratio,
-        good: bar.map(|bar| bar.good),
-        goal: bar.map(|bar| bar.goal),
+        good: bar.and_then(|bar| bar.good),
+        goal: bar.and_then(|bar| bar.goal),
         meets_good: bar.and_then(|bar| meets(bar.good)),
         meets_goal: bar.and_then(|bar| meets(bar.goal)),
         spread: spread.clone(),
@@ -242,6 +295,7 @@ pub(super) fn text(rows: &[Row]) -> String {
             (_, Some(true)) => "GOAL",
             (Some(true), _) => "good",
             (Some(false), _) => "RED",
+            // Short of a goal beyond what is good.
             (None, _) => "",
         };
         cells.extend([

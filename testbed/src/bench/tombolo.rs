@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::pair::{Gateways, Pair, free_ports};
+use super::{
+    pair::{Gateways, Pair, free_ports},
+    place::{Place, Site},
+};
 use crate::{admin::Admin, process::MARK};
 
 /// How long starting and joining may take.
@@ -29,11 +32,13 @@ impl Gateway {
     fn start(
         gateways: &mut Gateways,
         binary: &Path,
-        (name, exports): (&str, &str),
+        (place, name, exports): (&Place, &str, &str),
         folder: &Path,
         run: &str,
     ) -> Result<Self> {
-        let [quic, dns, admin] = free_ports::<3>()?.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let [quic, dns, admin] =
+            place.run(free_ports::<3>)?.map(|port| SocketAddr::from(([127, 0, 0, 1], port)));
+        let quic = SocketAddr::new(place.address, quic.port());
         let (file, state) = (folder.join(format!("{name}.toml")), folder.join(name));
         fs::create_dir_all(&state)?;
         let text = format!(
@@ -45,7 +50,7 @@ impl Gateway {
         let words = [binary.to_string_lossy(), "run".into(), "--config".into(), file.to_string_lossy()];
         let mut command: Vec<String> = words.map(|word| word.into_owned()).to_vec();
         command.extend(["--state".to_owned(), state.to_string_lossy().into_owned()]);
-        gateways.start(command, folder, run)?;
+        gateways.start(place, command, folder, run)?;
         Ok(Self { state, quic })
     }
 
@@ -87,16 +92,22 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
 }
 
 /// Starts both and joins them.
-pub(super) fn start(binary: &Path, server: SocketAddr, folder: &Path, run: &str) -> Result<Pair> {
+pub(super) fn start(
+    site: &Site,
+    binary: &Path,
+    server: SocketAddr,
+    folder: &Path,
+    run: &str,
+) -> Result<Pair> {
     let mut gateways = Gateways::default();
-    let result = join(&mut gateways, binary, server, folder, run);
+    let result = join(&mut gateways, (site, binary), server, folder, run);
     let (target, empty_kib) = result.map_err(|error| error.context(gateways.last_words()))?;
     Ok(Pair { target, empty_kib, gateways })
 }
 
 fn join(
     gateways: &mut Gateways,
-    binary: &Path,
+    (site, binary): (&Site, &Path),
     server: SocketAddr,
     folder: &Path,
     run: &str,
@@ -105,8 +116,8 @@ fn join(
         "[[export]]\nnamespace = \"default\"\nname = \"bench\"\n[[export.port]]\nname = \"bench\"\nport = 8080\n\
          to = [\"{server}\"]\n"
     );
-    let near = Gateway::start(gateways, binary, ("near", ""), folder, run)?;
-    let far = Gateway::start(gateways, binary, ("far", &exports), folder, run)?;
+    let near = Gateway::start(gateways, binary, (&site.near, "near", ""), folder, run)?;
+    let far = Gateway::start(gateways, binary, (&site.far, "far", &exports), folder, run)?;
     for gateway in [&near, &far] {
         wait("a gateway to be ready", || {
             ensure!(gateway.admin()?.status()?["ready"] == true, "it is not ready");

@@ -2,12 +2,9 @@
 //! two namespaces made for it, with plain UDP sockets. Not a test of Tombolo.
 
 use std::{
-    fs::File,
     io::IoSliceMut,
     net::UdpSocket,
     os::fd::AsRawFd as _,
-    process::Command,
-    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -15,7 +12,6 @@ use anyhow::{Context as _, Result, ensure};
 use nix::{
     cmsg_space,
     errno::Errno,
-    sched::{CloneFlags, unshare},
     sys::{
         socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt},
         time::TimeSpec,
@@ -26,9 +22,10 @@ use serde::Serialize;
 
 use super::{
     control::{Control, Request},
-    engine::{Engine, ask_for_real_time},
+    engine::ask_for_real_time,
     link::Shape,
-    tun::{DEVICE_QUEUE, Devices, Side, enter},
+    pair::{DIRECTIONS, Pair, Wan, set},
+    tun::enter,
 };
 use crate::{
     monotonic,
@@ -49,80 +46,14 @@ pub(crate) struct Claim {
     pub(crate) holds: bool,
 }
 
-/// Two namespaces without names, which vanish with this value or with the process, however it ends.
-struct Pair {
-    spaces: [File; 2],
-}
-
-impl Pair {
-    fn make() -> Result<Self> {
-        let make = || -> Result<File> {
-            // A thread of its own, because it stays in what it makes.
-            let made = std::thread::spawn(|| -> Result<File> {
-                unshare(CloneFlags::CLONE_NEWNET).context("a network namespace cannot be made")?;
-                Ok(File::open("/proc/thread-self/ns/net")?)
-            });
-            made.join().map_err(|_| anyhow::anyhow!("making a namespace failed"))?
-        };
-        Ok(Self { spaces: [make()?, make()?] })
-    }
-
-    /// What `enter` takes.
-    fn name(&self, at: usize) -> String {
-        format!("/proc/self/fd/{}", self.spaces[at].as_raw_fd())
-    }
-
-    /// Runs `ip` in one of them.
-    fn ip(&self, at: usize, words: &str) -> Result<()> {
-        let (name, words) = (self.name(at), words.to_owned());
-        let ran = std::thread::spawn(move || -> Result<()> {
-            enter(&name)?;
-            let output =
-                Command::new("ip").args(words.split(' ')).output().context("`ip` cannot be started")?;
-            let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            ensure!(output.status.success(), "`ip {words}` failed: {said}");
-            Ok(())
-        });
-        ran.join().map_err(|_| anyhow::anyhow!("running `ip` failed"))?
-    }
-}
-
 /// Runs all measurements, some 20 s; needs root.
 pub(crate) fn measure() -> Result<Vec<Claim>> {
     ensure!(
         nix::unistd::geteuid().is_root(),
         "measuring makes TUN devices, which needs root\n  try: sudo testbed ..."
     );
-    let pair = Pair::make()?;
-    let names = [pair.name(0), pair.name(1)];
-    let (listener, control) = Control::without_file(&format!("testbed-measure-{}", std::process::id()))?;
-    let (ready, stands) = mpsc::sync_channel(1);
-    let engine = std::thread::spawn(move || -> Result<()> {
-        let side = |at: usize| Side {
-            namespace: names[at].clone(),
-            device: "wan0".to_owned(),
-            network: [198, 18, if at == 0 { 1 } else { 2 }, 0].into(),
-        };
-        let devices = Devices::open(&[side(0), side(1)], 1_500)?;
-        let clusters = vec!["a".to_owned(), "b".to_owned()];
-        let mut engine = Engine::new(devices, clusters, Shape::default(), 7, listener)?;
-        ready.send(()).context("nobody waits for the engine")?;
-        engine.run()
-    });
-    if stands.recv_timeout(Duration::from_secs(5)).is_err() {
-        return match engine.join() {
-            Ok(Err(error)) => Err(error),
-            _ => anyhow::bail!("the engine did not start"),
-        };
-    }
-    for at in 0..2 {
-        pair.ip(at, &format!("addr add 198.18.{}.1/16 dev wan0", at + 1))?;
-        pair.ip(at, &format!("link set wan0 txqueuelen {DEVICE_QUEUE} up"))?;
-    }
-    let claims = all(&pair, &control);
-    control.ask(&Request::Stop)?;
-    engine.join().map_err(|_| anyhow::anyhow!("the engine failed"))??;
-    claims
+    let wan = Wan::start(Shape::default())?;
+    all(&wan.pair, &wan.control)
 }
 
 fn all(pair: &Pair, control: &Control) -> Result<Vec<Claim>> {
@@ -141,20 +72,13 @@ fn all(pair: &Pair, control: &Control) -> Result<Vec<Claim>> {
     claims.push(rate(pair, Some(200.0), 260e6)?);
     set(control, Shape::default())?;
     claims.push(rate(pair, None, 4e9)?);
-    for (from, to) in [("a", "b"), ("b", "a")] {
+    for (from, to) in DIRECTIONS {
         control.ask(&Request::Cut { from: from.to_owned(), to: to.to_owned(), cut: true })?;
     }
     let passed = flood(pair, 1_000, 1e7, 100)?.packets;
     let seen = format!("{passed} of 1000 packets");
     claims.push(Claim { claim: "a partition lets nothing pass".to_owned(), seen, holds: passed == 0 });
     Ok(claims)
-}
-
-fn set(control: &Control, shape: Shape) -> Result<()> {
-    for (from, to) in [("a", "b"), ("b", "a")] {
-        control.ask(&Request::Shape { from: from.to_owned(), to: to.to_owned(), shape })?;
-    }
-    Ok(())
 }
 
 /// A socket in one of the namespaces; only the socket stays there.

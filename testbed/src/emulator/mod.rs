@@ -6,6 +6,7 @@ pub(crate) mod control;
 pub(crate) mod engine;
 pub(crate) mod link;
 pub(crate) mod measure;
+pub(crate) mod pair;
 mod tcp;
 pub(crate) mod tun;
 pub(crate) mod udp;
