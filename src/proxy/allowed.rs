@@ -10,7 +10,7 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use crate::model::{
-    ids::{Incarnation, ServiceName, SpiffeId},
+    ids::{ClusterId, Incarnation, ServiceName, SpiffeId},
     state::{Admitted, Changes, State},
 };
 
@@ -32,6 +32,8 @@ pub(super) enum Ground {
     Out {
         /// What it reaches.
         service: ServiceName,
+        /// Whose export that is.
+        cluster: ClusterId,
         /// Who calls.
         caller: SpiffeId,
     },
@@ -47,7 +49,9 @@ impl Ground {
                 export.is_some_and(|export| export.incarnation == *incarnation)
                     && state.may_call_out(service, caller).allowed
             }
-            Self::Out { service, caller } => state.may_call_out(service, caller).allowed,
+            Self::Out { service, cluster, caller } => {
+                state.still_takes(service, cluster) && state.may_call_out(service, caller).allowed
+            }
         }
     }
 }

@@ -140,14 +140,15 @@ impl Outbound {
         drop(first);
         match opened.way {
             Way::Local(mut backend) => {
-                let Some(foothold) = self.foothold(route, from, true) else { return };
+                let Some(foothold) = self.foothold(route, from, None) else { return };
                 if tokio::io::AsyncWriteExt::write_all(&mut backend, &left).await.is_ok() {
                     // Dropped when it is allowed no more, both are reset.
                     let _ = foothold.cut.run_until_cancelled(pump::tcp_and_tcp(tcp, backend)).await;
                 }
             }
             Way::Peer(PeerWay { lane, mut writer, reader, counted: stream }) => {
-                let Some(foothold) = self.foothold(route, from, false) else { return };
+                let peer = lane.key().cluster.clone();
+                let Some(foothold) = self.foothold(route, from, Some(peer)) else { return };
                 if left.is_empty() {
                     drop(left);
                 } else if writer.write_chunk(left).await.is_err() {
@@ -171,17 +172,18 @@ impl Outbound {
         }
     }
 
-    /// What a client of this cluster stands on, at an endpoint of its `own` cluster or of a peer; none when that
+    /// What a client of this cluster stands on, at an endpoint of a peer or of its own cluster; none when that
     /// has gone.
-    fn foothold(&self, route: &Route, from: IpAddr, own: bool) -> Option<Foothold> {
+    fn foothold(&self, route: &Route, from: IpAddr, peer: Option<ClusterId>) -> Option<Foothold> {
         let site = &self.planner.site;
         let state = site.state.load();
         let (service, caller) = (route.service.clone(), self.caller(&state, from));
-        let ground = if own {
-            let incarnation = state.exports.get(&service)?.incarnation;
-            Ground::Own { service, incarnation, caller }
-        } else {
-            Ground::Out { service, caller }
+        let ground = match peer {
+            None => {
+                let incarnation = state.exports.get(&service)?.incarnation;
+                Ground::Own { service, incarnation, caller }
+            }
+            Some(cluster) => Ground::Out { service, cluster, caller },
         };
         let foothold = site.allowed.enter(ground.clone());
         ground.holds(&site.state.load()).then_some(foothold)

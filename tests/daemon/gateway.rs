@@ -57,7 +57,7 @@ impl Told {
 pub(crate) struct Cluster {
     pub(crate) id: String,
     folder: TempDir,
-    range: String,
+    pub(crate) range: String,
 }
 
 /// Where a gateway listens.

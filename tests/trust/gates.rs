@@ -21,14 +21,29 @@ fn median(mut times: Vec<Duration>) -> Duration {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_export_without_a_grant_cannot_be_told_from_one_that_is_not_there() {
-    let east = Cluster::new("east", 201);
+    let medians = nothing_is_told_apart(201, "none").await;
+    println!("medians of {TRIES} tries, not granted and not there: {medians:?}");
+}
+
+/// A grant that names others takes an export away from those whom the default would give it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_under_the_default_of_the_clusterset_one_that_a_grant_gives_to_others() {
+    let medians = nothing_is_told_apart(179, "clusterset").await;
+    println!("medians of {TRIES} tries, not granted and not there: {medians:?}");
+}
+
+/// Tries both kinds; the medians of their times.
+async fn nothing_is_told_apart(number: u8, default: &str) -> [Duration; 2] {
+    let east = Cluster::new("east", number);
     let (north, west) = (Authority::new("north"), Authority::new("west"));
     know(&east, &north.as_peer(&[]));
     know(&east, &west.as_peer(&[]));
     // The tries follow each other faster than a peer may open streams.
-    let rules = "default_grant = \"none\"\n[limits]\nopens_per_second = 100000\n\
-                 [[grant]]\nexports = [\"shop/*\"]\npeers = [\"north\"]\n";
-    let config = east.file("c.toml", rules);
+    let rules = format!(
+        "default_grant = \"{default}\"\n[limits]\nopens_per_second = 100000\n\
+         [[grant]]\nexports = [\"shop/*\"]\npeers = [\"north\"]\n"
+    );
+    let config = east.file("c.toml", &rules);
     let gateway = east.start_at(&Listens::free(), &["--config", &config]);
     east.tombolo(&format!("export web.shop={} --port 80", application("east"))).well();
     let hostile = Hostile::join(&gateway.listens.quic, &west, 1).await.expect("a session");
@@ -52,7 +67,6 @@ async fn an_export_without_a_grant_cannot_be_told_from_one_that_is_not_there() {
         assert_eq!(answer.expect("an answer"), first);
     }
     let (known, unknown) = (median(known), median(unknown));
-    println!("medians of {TRIES} tries: not granted {known:?}, not there {unknown:?}");
     assert!(known.abs_diff(unknown) < DIFFER_MAX.max(unknown / 20), "{known:?} and {unknown:?}");
     east.tombolo("unexport web.shop").well();
     let (answer, _) = hostile.open(ungranted, &caller).await;
@@ -63,6 +77,7 @@ async fn an_export_without_a_grant_cannot_be_told_from_one_that_is_not_there() {
         told.contains("refused") && told.contains("grant 1 selects it and does not name the peer"),
         "{told}"
     );
+    [known, unknown]
 }
 
 /// What a cluster calls its export `shop/web` for a peer: computed from its secret, as its gateways do.

@@ -179,6 +179,26 @@ async fn j9_a_bundle_that_shares_a_root_with_a_peer_is_refused() {
     assert_eq!((peers_of(&east), state_of(&east, &token).as_str()), (1, "unused"));
 }
 
+#[test]
+fn a_token_for_one_trust_domain_is_refused_to_others_and_both_operators_compare_the_same() {
+    let (east, west) = (Cluster::new("east", 167), Cluster::new("west", 166));
+    let (_first, _second) = (east.start(), west.start());
+    let token = |domain: &str| {
+        let line = format!("token create --allow-private --expect-trust-domain {domain}");
+        east.json(&line)["token"].as_str().expect("a token").to_owned()
+    };
+    west.join(&token("north.test")).refused(1, "TMB-1212", "trust domain", "");
+    assert_eq!((peers_of(&east), peers_of(&west)), (0, 0));
+    let domain = west.json("status")["trust_domain"].as_str().expect("a domain").to_owned();
+    west.join(&token(&domain)).well();
+    until_active(&east, &["west"]);
+    let prints = |of: &Cluster, whose: &str, peer: &str| {
+        of.json(&format!("peer verify {peer}"))[whose]["fingerprints"].to_string()
+    };
+    assert_eq!(prints(&east, "own", "west"), prints(&west, "peer", "east"));
+    assert_eq!(prints(&west, "own", "east"), prints(&east, "peer", "west"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn j10_a_token_of_one_gateway_is_redeemed_at_another() {
     let east = Cluster::new("east", 231);

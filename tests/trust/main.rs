@@ -21,5 +21,7 @@ mod matrix;
 #[expect(dead_code, reason = "shared with the tests of the daemon, which use more of it")]
 mod names;
 mod roots;
+mod rules;
 mod stranger;
 mod verbs;
+mod workloads;

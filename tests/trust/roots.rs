@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    authority::{Authority, know},
+    authority::{Authority, Valid, know},
     gateway::{Cluster, Gateway, Listens, until, until_active},
     hostile::Hostile,
     names::{application, place, said_by},
@@ -212,6 +212,24 @@ fn a_root_is_rotated_by_itself_before_it_ends() {
     std::thread::sleep(Duration::from_secs(32));
     until("a second root", || (sequence(&east) >= 3).then_some(()));
     assert!(gateway.log().contains("50 % of its life left"), "{}", gateway.log());
+}
+
+#[test]
+fn lives_that_end_are_told_at_a_half_a_quarter_and_a_tenth() {
+    let east = Cluster::new("east", 178);
+    let peers =
+        [("far", Valid(-1, 9)), ("half", Valid(-6, 4)), ("quarter", Valid(-8, 2)), ("tenth", Valid(-20, 2))];
+    for (peer, life) in peers {
+        know(&east, &Authority::valid(peer, life).as_peer(&[]));
+    }
+    let gateway = east.start();
+    for (peer, percent, level) in [("half", 50, "INFO"), ("quarter", 25, "WARN"), ("tenth", 10, "ERROR")] {
+        let said = format!("the root of {peer} has {percent} % of its life left");
+        let line =
+            until(&said, || gateway.log().lines().find(|line| line.contains(&said)).map(str::to_owned));
+        assert!(line.contains(level), "{line}");
+    }
+    assert!(!gateway.log().contains("the root of far has"), "{}", gateway.log());
 }
 
 /// A gateway that knows two peers that are only keys.

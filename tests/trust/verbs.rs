@@ -27,13 +27,17 @@ fn joined(numbers: (u8, u8), west_config: &str) -> (Cluster, Cluster, Gateway, G
 }
 
 fn exports() -> String {
+    exports_of(EXPORTS)
+}
+
+fn exports_of(count: usize) -> String {
     let app = application("west");
     let table = |number: usize| {
         format!(
             "[[export]]\nname = \"s{number}\"\n[[export.port]]\nname = \"tcp-8080\"\nport = 8080\nto = [\"{app}\"]\n"
         )
     };
-    (0..EXPORTS).map(table).collect()
+    (0..count).map(table).collect()
 }
 
 fn name(number: usize) -> String {
@@ -66,6 +70,41 @@ fn v1_a_removed_peer_is_gone_from_names_and_streams_at_once() {
     let (one, two) = (first.stop(), second.stop());
     let (_first, _second) = (east.start_at(&one, &[]), west.start_at(&two, &[]));
     assert_eq!(state_of(&east, "west"), "terminated");
+}
+
+/// As many rows as a peer may have by default.
+const ROWS: usize = 10_000;
+
+#[test]
+fn v1_a_removed_peer_with_ten_thousand_rows_is_gone_from_names_and_streams_at_once() {
+    let (mut east, west) = (Cluster::new("east", 169), Cluster::new("west", 168));
+    east.range = format!("127.169.{}.0/18", std::process::id() % 4 * 64);
+    let first = east.start();
+    let config = west.file("c.toml", &exports_of(ROWS));
+    let _second = west.start_at(&Listens::free(), &["--config", &config]);
+    west.join(&east.token()).well();
+    until("all rows", || {
+        (east.json("peers west")["peers"][0]["imported"].as_u64()? == u64::try_from(ROWS).ok()?).then_some(())
+    });
+    let at = until("the last name", || place(first.dns(), &name(ROWS - 1), 8080));
+    until("it answers", || said_by(at));
+    let begun = std::time::Instant::now();
+    east.tombolo("peer remove west").well();
+    assert_eq!(said_by(at), None, "a new connection was carried to a removed peer");
+    let refused = begun.elapsed();
+    for number in [0, ROWS / 2, ROWS - 1] {
+        until("the names are gone", || {
+            let answer = dig(first.dns(), &name(number), RecordType::A);
+            (code(&answer) == ResponseCode::NXDomain).then_some(())
+        });
+    }
+    let unnamed = begun.elapsed();
+    until("the rows are gone", || (east.json("peers west")["peers"][0]["imported"] == 0).then_some(()));
+    println!(
+        "{ROWS} rows: refused after {refused:?}, names gone after {unnamed:?}, rows after {:?}",
+        begun.elapsed()
+    );
+    assert!(refused < Duration::from_secs(1) && unnamed < Duration::from_secs(5), "{refused:?}, {unnamed:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use crate::model::{
     ids::{ClusterId, Epoch, Seq, ServiceName, Timestamp},
     import::{Freshness, Import, merge},
     limits::{CATALOG_FORGOTTEN_AFTER, CATALOG_STALE_AFTER, CATALOG_WITHDRAWN_AFTER, VIRTUAL_IP_KEPT},
-    policy::{aliases_of, may_import, sources_of},
+    policy::{aliases_of, sources_of},
     replication::RowChange,
     virtual_ip::VipKey,
 };
@@ -231,17 +231,12 @@ impl State {
         if !self.peers.get(cluster)?.serves() {
             return None;
         }
-        let rules = &self.settings.imports;
-        let taken = |source: &ServiceName| {
-            let import = may_import(rules, source, cluster);
-            let as_this = import.alias.unwrap_or(source) == name;
-            (import.decision.allowed && as_this).then_some(import.merge)
-        };
+        let taken = |source: &ServiceName| self.takes(name, source, cluster);
         if let Some((row, merge)) = catalog.rows.get(name).zip(taken(name)) {
             return Some((Cow::Borrowed(row.as_ref()), catalog.freshness, merge));
         }
-        let aliased =
-            sources_of(rules, name).find_map(|source| catalog.rows.get(&source).zip(taken(&source)));
+        let aliased = sources_of(&self.settings.imports, name)
+            .find_map(|source| catalog.rows.get(&source).zip(taken(&source)));
         let (row, merge) = aliased?;
         let row = Row { name: name.clone(), ..row.as_ref().clone() };
         Some((Cow::Owned(row), catalog.freshness, merge))

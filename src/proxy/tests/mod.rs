@@ -18,7 +18,7 @@ use crate::{
     model::{
         catalog::Export,
         code::Code,
-        policy::{DefaultGrant, Grants},
+        policy::{DefaultGrant, Grants, ImportAction, ImportRule, NamePattern, PeerPattern},
         state::{Event, Settings},
         virtual_ip::BindingState,
     },
@@ -224,7 +224,7 @@ async fn the_only_endpoint_of_the_only_cluster_is_tried_although_it_is_ejected()
 }
 
 #[tokio::test]
-async fn what_is_open_is_cut_when_its_export_or_its_grant_goes() {
+async fn what_is_open_is_cut_when_its_export_its_grant_or_its_import_goes() {
     let (mut application, address) = application();
     let (east, west, export) = pair(&[address]).await;
     let is_reset = |error: io::Error| assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
@@ -239,6 +239,23 @@ async fn what_is_open_is_cut_when_its_export_or_its_grant_goes() {
     is_reset(read_to_end(&mut served).await.expect_err("the grant is gone"));
 
     west.apply(Event::Settings(Settings::default()));
+    let (mut client, mut served) = talking(&east, &export, &mut application).await;
+    let rule = |peer: &str| ImportRule {
+        names: vec![NamePattern::parse("*/*").expect("a pattern")],
+        peers: vec![PeerPattern::parse(peer).expect("a pattern")],
+        action: ImportAction::Deny,
+        alias: None,
+        merge: true,
+    };
+    let importing = |peer| Settings { imports: vec![rule(peer)], ..Settings::default() };
+    east.apply(Event::Settings(importing("north")));
+    write(&mut client, b"y").await;
+    assert_eq!(read(&mut served, 1).await, b"y", "what is taken from another peer is no matter of this one");
+    east.apply(Event::Settings(importing("west")));
+    is_reset(read_to_end(&mut client).await.expect_err("it is imported no more"));
+    is_reset(read_to_end(&mut served).await.expect_err("it is imported no more"));
+
+    east.apply(Event::Settings(Settings::default()));
     let (mut client, mut served) = talking(&east, &export, &mut application).await;
     let (mut own, mut own_served) = talking(&west, &export, &mut application).await;
     west.apply(Event::Unexported(export.name.clone()));
