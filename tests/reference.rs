@@ -30,6 +30,13 @@ fn the_page_of_the_config_file_is_what_the_table_of_keys_says() {
     same_page("docs/reference/config.md", &page);
 }
 
+#[test]
+fn the_definitions_of_custom_resources_are_what_their_types_say() {
+    for (name, text) in tombolo::kubernetes::resources::definition_files() {
+        same_page(&format!("deploy/crds/tombolo.dev/{name}"), &text);
+    }
+}
+
 #[expect(clippy::disallowed_methods, reason = "writes a page of the source tree, only when asked to")]
 fn same_page(name: &str, wanted: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

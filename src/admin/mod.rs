@@ -36,6 +36,12 @@ pub use self::parts::{
 use self::serve::Server;
 use crate::net::TcpListen;
 
+/// How every peer is, as `GET /v1/peers` tells it.
+#[must_use]
+pub fn peers_now(parts: &Parts) -> Vec<api::PeerStatus> {
+    peers::all(parts, &parts.store.state(), peers::Moment::of(parts))
+}
+
 /// The two running servers.
 #[derive(Debug)]
 pub struct Admin {

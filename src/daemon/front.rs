@@ -4,7 +4,7 @@ use std::{io, path::PathBuf, sync::Arc};
 
 use rand::RngExt;
 
-use super::{address_problem, core::Core, reports};
+use super::{address_problem, core::Core, kubernetes, reports};
 use crate::{
     admin::{Admin, api::Addresses},
     dns::{Dns, Inputs},
@@ -52,7 +52,9 @@ impl Front {
         let metrics = Metrics::new();
         let dns = Dns::start(dns_udp, dns_tcp, inputs(&core, &metrics), &core.shards)
             .map_err(|error| address_problem("dns", dns_address, &error))?;
-        let admin = Admin::start(reports::parts(&core, readiness, metrics, &addresses), unix, admin_tcp);
+        let parts = reports::parts(&core, readiness, metrics, &addresses);
+        kubernetes::govern(&core, &parts);
+        let admin = Admin::start(parts, unix, admin_tcp);
         core.tasks.spawn("dns", watch_dns(core.clone(), dns));
         core.tasks.spawn("admin", close_admin(core.clone(), admin));
         Ok(Self { addresses })

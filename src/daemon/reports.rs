@@ -149,7 +149,7 @@ pub(super) async fn join(core: &Core, wish: JoinWish, steps: mpsc::Sender<JoinSt
     tokio::join!(joining, passing_on);
 }
 
-async fn issue_token(core: &Core, wish: TokenWish) -> Result<NewToken, Problem> {
+pub(super) async fn issue_token(core: &Core, wish: TokenWish) -> Result<NewToken, Problem> {
     let default = TokenTerms::default();
     let terms = TokenTerms {
         ttl: wish.ttl_seconds.map_or(default.ttl, Duration::from_secs),

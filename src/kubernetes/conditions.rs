@@ -94,6 +94,26 @@ fn dated(condition: &Condition, generation: i64, known: &[Value], now: Timestamp
     })
 }
 
+/// What of an export's conditions a person should hear of: whether it is good, the reason and the message.
+pub(super) fn news<'a>(old: &[Value], new: &'a [Value]) -> Vec<(bool, &'a str, &'a str)> {
+    let text = |value: &'a Value| value.as_str().unwrap_or_default();
+    let mut told = Vec::new();
+    for condition in new {
+        let same = |old: &&Value| ["type", "status", "reason"].iter().all(|key| old[key] == condition[key]);
+        let holds = condition["status"] == "True";
+        let (bad, good) = match condition["type"].as_str() {
+            Some("Valid") => (!holds, false),
+            Some("Conflict") => (holds, false),
+            Some("Ready") => (false, holds),
+            _ => (false, false),
+        };
+        if (bad || good) && !old.iter().any(|old| same(&old)) {
+            told.push((good, text(&condition["reason"]), text(&condition["message"])));
+        }
+    }
+    told
+}
+
 /// A moment as the API server writes it.
 pub(super) fn time(at: Timestamp) -> String {
     let seconds = i64::try_from(at.0 / 1_000).unwrap_or(i64::MAX);
@@ -103,6 +123,16 @@ pub(super) fn time(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_an_export_is_told_once() {
+        let wrong = of_export(Some(&Invalid::NoService), None, 1, &[], Timestamp(1_000_000));
+        let told = news(&[], &wrong);
+        assert_eq!(told.iter().map(|it| (it.0, it.1)).collect::<Vec<_>>(), [(false, "NoService")]);
+        assert!(news(&wrong, &wrong).is_empty());
+        let mended = of_export(None, None, 1, &wrong, Timestamp(9_000_000));
+        assert!(news(&wrong, &mended).is_empty(), "it is not offered yet");
+    }
 
     #[test]
     fn a_condition_that_stays_keeps_its_time() {

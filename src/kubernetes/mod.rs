@@ -6,9 +6,14 @@
 //! stays true.
 
 mod conditions;
+mod events;
 mod exporting;
+mod governing;
 mod importing;
 mod lead;
+mod own;
+mod policies;
+pub mod resources;
 mod seen;
 mod sink;
 mod source;
@@ -21,7 +26,13 @@ use arc_swap::ArcSwap;
 use kube::Client;
 use tokio::sync::{mpsc, watch};
 
-use self::{importing::Place, world::World};
+pub use self::governing::{Act, Hands, Issue, Join, PeerView};
+use self::{
+    events::Events,
+    governing::Governing,
+    importing::Place,
+    world::{Trouble, World},
+};
 use crate::{
     clock::Clock,
     model::{
@@ -78,6 +89,19 @@ pub struct Kubernetes {
     world: Arc<ArcSwap<World>>,
     clock: Clock,
     domain: TrustDomain,
+    governing: Governable,
+}
+
+/// What keeping custom resources true needs, once there are hands for it.
+#[derive(Clone)]
+struct Governable {
+    client: Client,
+    store: Store,
+    tasks: Tasks,
+    namespace: String,
+    events: Events,
+    newest: watch::Receiver<Arc<World>>,
+    leads: watch::Receiver<bool>,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -106,14 +130,33 @@ impl Kubernetes {
         let source = source::Source { store: parts.store.clone(), publish, shared: world.clone() };
         parts.tasks.spawn("kubernetes source", source.run(said, parts.tasks.clone()));
         let leads = lead::start(&client, &parts);
+        let events = Events::new(client.clone(), &parts.identity);
+        let governing = Governable {
+            client: client.clone(),
+            store: parts.store.clone(),
+            tasks: parts.tasks.clone(),
+            namespace: parts.namespace.clone(),
+            events: events.clone(),
+            newest: newest.clone(),
+            leads: leads.clone(),
+        };
         let sink = sink::Sink::new(
             client,
             parts.store.clone(),
             parts.clock.clone(),
             Place { namespace: parts.namespace, selector: parts.selector },
+            events,
         );
         parts.tasks.spawn("kubernetes sink", sink.run(newest, leads, parts.tasks.clone()));
-        Ok(Self { world, clock: parts.clock, domain })
+        Ok(Self { world, clock: parts.clock, domain, governing })
+    }
+
+    /// Begins to keep Tombolo's own custom resources true.
+    pub fn govern(&self, hands: Hands) {
+        let Governable { client, store, tasks, namespace, events, newest, leads } = self.governing.clone();
+        let parts = (store, self.clock.clone(), tasks.clone());
+        let governing = Governing::new(client, parts, namespace, hands, events);
+        tasks.spawn("kubernetes custom resources", governing.run(newest, leads));
     }
 
     /// Whose pod an address is: only when one pod alone has it, for long enough that nobody else's packets
@@ -134,8 +177,8 @@ impl Kubernetes {
     #[must_use]
     pub fn warnings(&self) -> Vec<Problem> {
         let world = self.world.load();
-        let line = |(kind, reason): (&&str, &String)| {
-            Problem::new(Code::API_SERVER_AWAY, format!("{kind} cannot be followed: {reason}"))
+        let line = |(kind, trouble): (&&str, &Trouble)| {
+            Problem::new(Code::API_SERVER_AWAY, format!("{kind} cannot be followed: {}", trouble.reason))
         };
         world.trouble.iter().map(line).collect()
     }

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     SOURCE_SERVICE, conditions,
+    events::{Events, Subject},
     exporting::{export, service_name},
     importing::{self, Kind, Object, Place, contains},
     seen::{Derived, Key, Written},
@@ -44,6 +45,7 @@ pub(super) struct Sink {
     store: Store,
     clock: Clock,
     place: Place,
+    events: Events,
     /// Derived Services that were written, or are just being, and were not yet seen: their ports are taken.
     written: Mutex<BTreeMap<VipKey, Entrance>>,
     /// Names to look at again, since a write was refused or did not arrive.
@@ -58,8 +60,8 @@ struct Looked {
 }
 
 impl Sink {
-    pub(super) fn new(client: Client, store: Store, clock: Clock, place: Place) -> Self {
-        Self { client, store, clock, place, written: Mutex::default(), again: BTreeMap::new() }
+    pub(super) fn new(client: Client, store: Store, clock: Clock, place: Place, events: Events) -> Self {
+        Self { client, store, clock, place, events, written: Mutex::default(), again: BTreeMap::new() }
     }
 
     /// Follows the state and the world until shutdown, and writes while this gateway leads.
@@ -326,9 +328,19 @@ impl Sink {
         let parameters = PatchParams::apply("tombolo-status").force();
         match self.paced(api.patch_status(&key.name, &parameters, &Patch::Apply(&body))).await {
             // It went while this was being written.
-            Err(error) if error.contains("NotFound") => Ok(()),
-            result => result.map(drop),
+            Err(error) if error.contains("NotFound") => return Ok(()),
+            result => result.map(drop)?,
         }
+        let subject = Subject {
+            api_version: "multicluster.x-k8s.io/v1beta1",
+            kind: "ServiceExport",
+            key,
+            uid: declared.uid.clone(),
+        };
+        for (good, reason, note) in conditions::news(&declared.conditions, &conditions) {
+            self.events.tell(&subject, good, reason, note).await;
+        }
+        Ok(())
     }
 
     fn api(&self, kind: Kind, namespace: &str) -> Api<DynamicObject> {

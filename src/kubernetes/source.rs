@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::{
     exporting::{export, service_name},
+    policies::declared,
     seen::Key,
     world::{Said, World},
 };
@@ -63,12 +64,14 @@ impl Source {
         let entrances: Vec<Event> = entrances(old, new);
         let exports_known = new.knows_exports();
         let first = exports_known && !old.knows_exports();
-        if entrances.is_empty() && !(exports_known && (first || !changed.is_empty())) {
+        let rules = (new.own.knows_rules() && !new.own.same_rules(&old.own)).then(|| declared(&new.own));
+        if entrances.is_empty() && rules.is_none() && !(exports_known && (first || !changed.is_empty())) {
             return true;
         }
         let world = new.clone();
         let decided = self.store.transact(move |state, _| {
-            let mut events = entrances;
+            // Rules first: nothing is offered that one of them keeps back.
+            let mut events: Vec<Event> = rules.map(Event::Declared).into_iter().chain(entrances).collect();
             if exports_known {
                 let mut keys = changed;
                 if first {

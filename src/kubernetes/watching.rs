@@ -18,8 +18,10 @@ use tokio_stream::StreamExt as _;
 
 use super::{
     MANAGED_BY, MANAGER, Parts, SERVICE_NAME, SLICE_MANAGED_BY,
+    own::{Own, SaidOwn},
+    resources::{Clusterset, ExportGrant, FailoverPolicy, Guardrail, ImportPolicy, JoinToken, Peer},
     seen::{self, Key},
-    world::{Change, Said},
+    world::{Change, RULES, Said, Trouble},
 };
 use crate::{clock::Clock, model::backoff::Backoff, supervise::Tasks};
 
@@ -62,6 +64,29 @@ pub(super) fn start(client: &Client, parts: &Parts, say: &mpsc::Sender<Said>) {
     });
     let derived = Api::namespaced_with(all(), &parts.namespace, &plain("", "Service", "services"));
     typed.follow("derived Services", derived, ours(), Said::Derived, seen::Derived::of);
+    follow_own(&following, client, &parts.namespace);
+}
+
+/// Tombolo's own custom resources.
+fn follow_own(typed: &Following, client: &Client, namespace: &str) {
+    use SaidOwn::{Clustersets, Failovers, Grants, Guardrails, Imports, Peers, Tokens};
+    let all = || client.clone();
+    let every = watcher::Config::default;
+    let clustersets = |change| Said::Own(Clustersets(change));
+    typed.follow("Clustersets", Api::all(all()), every(), clustersets, Own::of::<Clusterset>);
+    let peers = |change| Said::Own(Peers(change));
+    typed.follow("Peers", Api::all(all()), every(), peers, Own::of::<Peer>);
+    let tokens = |change| Said::Own(Tokens(change));
+    typed.follow("JoinTokens", Api::namespaced(all(), namespace), every(), tokens, Own::of::<JoinToken>);
+    let [grants, imports, guardrails, failovers] = RULES;
+    let said = |change| Said::Own(Grants(change));
+    typed.follow(grants, Api::all(all()), every(), said, Own::of::<ExportGrant>);
+    let said = |change| Said::Own(Imports(change));
+    typed.follow(imports, Api::all(all()), every(), said, Own::of::<ImportPolicy>);
+    let said = |change| Said::Own(Guardrails(change));
+    typed.follow(guardrails, Api::all(all()), every(), said, Own::of::<Guardrail>);
+    let said = |change| Said::Own(Failovers(change));
+    typed.follow(failovers, Api::all(all()), every(), said, Own::of::<FailoverPolicy>);
 }
 
 struct Following {
@@ -123,12 +148,12 @@ struct Pace {
     kind: &'static str,
     clock: Clock,
     backoff: Backoff,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
 }
 
 impl Pace {
     /// What is new about the trouble, if anything is, and the pause before the next attempt.
-    fn judge<K>(&mut self, event: &Result<Event<K>, watcher::Error>) -> (Option<Option<String>>, Duration) {
+    fn judge<K>(&mut self, event: &Result<Event<K>, watcher::Error>) -> (Option<Option<Trouble>>, Duration) {
         let now = self.clock.now();
         match event {
             // A list that begins has proved nothing: it may be refused with its first answer.
@@ -141,15 +166,26 @@ impl Pace {
             Err(error) => {
                 self.backoff.dialled(now);
                 let pause = self.backoff.failed(now, &mut self.clock.rng()).saturating_duration_since(now);
-                let reason = error.to_string();
-                let news = self.trouble.as_ref() != Some(&reason);
+                let trouble = Trouble { reason: error.to_string(), unknown: is_unknown(error) };
+                let news = self.trouble.as_ref() != Some(&trouble);
                 if news {
-                    tracing::warn!(kind = self.kind, error = %reason, "the API server cannot be followed");
-                    self.trouble = Some(reason.clone());
+                    tracing::warn!(kind = self.kind, error = %trouble.reason, "the API server cannot be followed");
+                    self.trouble = Some(trouble.clone());
                 }
-                (news.then_some(Some(reason)), pause)
+                (news.then_some(Some(trouble)), pause)
             }
         }
+    }
+}
+
+/// Whether the API server has never heard of the kind.
+fn is_unknown(error: &watcher::Error) -> bool {
+    use watcher::Error::{InitialListFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(kube::Error::Api(status)) | WatchStartFailed(kube::Error::Api(status)) => {
+            status.code == 404
+        }
+        _ => false,
     }
 }
 

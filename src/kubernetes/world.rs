@@ -7,7 +7,10 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 
-use super::seen::{Derived, Key, Pod, Service, ServiceExport, Slice, Written};
+use super::{
+    own::{Owned, SaidOwn},
+    seen::{Derived, Key, Pod, Service, ServiceExport, Slice, Written},
+};
 use crate::model::ids::Locality;
 
 /// What was said about the objects of one kind. `None` stands for an object that does not count.
@@ -103,9 +106,21 @@ pub(super) enum Said {
     Namespaces(Change<()>),
     Hosts(Change<Locality>),
     Pods(Change<Pod>),
+    Own(SaidOwn),
     /// The API server did not answer about that kind, and why; or it does again.
-    Trouble(&'static str, Option<String>),
+    Trouble(&'static str, Option<Trouble>),
 }
+
+/// Why a kind cannot be followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    pub(super) reason: String,
+    /// The API server does not know the kind: its definition is not installed.
+    pub(super) unknown: bool,
+}
+
+/// What watches of rules are called.
+pub(super) const RULES: [&str; 4] = ["ExportGrants", "ImportPolicies", "Guardrails", "FailoverPolicies"];
 
 /// Everything.
 #[derive(Debug, Clone, Default)]
@@ -124,7 +139,9 @@ pub(super) struct World {
     /// Whose pod each address is; more than one pod: nobody's.
     pods_by_address: OrdMap<IpAddr, OrdSet<Key>>,
     /// Kinds that cannot be watched now, with the reason.
-    pub(super) trouble: OrdMap<&'static str, String>,
+    pub(super) trouble: OrdMap<&'static str, Trouble>,
+    /// Tombolo's own custom resources.
+    pub(super) own: Owned,
 }
 
 impl World {
@@ -148,6 +165,7 @@ impl World {
                 self.pods.take(change);
                 self.index_pods(&old);
             }
+            Said::Own(said) => self.own.take(said),
             Said::Trouble(kind, Some(reason)) => {
                 self.trouble.insert(kind, reason);
             }
@@ -210,6 +228,13 @@ impl World {
             && self.slices.is_complete()
             && self.exports.is_complete()
             && self.hosts.is_complete()
+            && self.knows_rules()
+    }
+
+    /// Whether all rules were seen, or cannot be there: nothing may be offered that a rule keeps back.
+    fn knows_rules(&self) -> bool {
+        let unknown = |kind| self.trouble.get(kind).is_some_and(|trouble| trouble.unknown);
+        self.own.knows_rules() || RULES.iter().any(|kind| unknown(*kind))
     }
 
     /// Whether everything that is written was seen once.

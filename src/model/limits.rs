@@ -396,6 +396,16 @@ pub const API_WRITERS_MAX: usize = 8;
 pub const API_WRITE_PAUSE: Duration = Duration::from_millis(20);
 /// Without any change, what is written is compared with what should be this often.
 pub const API_IDLE_LOOK: Duration = Duration::from_secs(300);
+/// Letters of an Event's note.
+pub const API_EVENT_NOTE_MAX: usize = 1_000;
+/// Pause between two looks at custom resources while something changes.
+pub const GOVERN_PAUSE: Duration = Duration::from_secs(1);
+/// The same while nothing does: links and round trips are no part of the state.
+pub const GOVERN_LOOK: Duration = Duration::from_secs(5);
+/// Figures of a peer are written at most this often.
+pub const GOVERN_FIGURES_PAUSE: Duration = Duration::from_secs(10);
+/// At least so long after a join that failed.
+pub const GOVERN_JOIN_PAUSE: Duration = Duration::from_secs(5);
 /// A pod has had its address for this long before it is believed to be its sender.
 pub const POD_ADDRESS_SETTLED: Duration = Duration::from_secs(2);
 /// Life of the Lease of the gateway that writes.

@@ -31,6 +31,9 @@ pub(super) fn exports(file: u8) -> String {
     format!("{EXPORTS}/{file:02}.json")
 }
 
+/// Rules that were declared beside the config file.
+pub(super) const DECLARED: &str = "policies.json";
+
 /// The folder of peers.
 pub(super) const PEERS: &str = "peers";
 

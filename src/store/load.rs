@@ -10,7 +10,7 @@ use crate::{
     files::{Persist, PersistError},
     model::{
         ids::{ClusterId, Timestamp},
-        state::{Event, Me, Peer, Settings, State},
+        state::{Declared, Event, Me, Peer, Settings, State},
         token::record::TokenRecord,
         virtual_ip::VirtualIps,
     },
@@ -60,6 +60,7 @@ pub fn load(
         events
             .extend(reader.read::<TokenRecord>(&format!("{}/{name}", documents::TOKENS))?.map(Event::Token));
     }
+    events.extend(reader.read::<Declared>(documents::DECLARED)?.map(Event::Declared));
     for name in persist.list(documents::EXPORTS)? {
         let path = format!("{}/{name}", documents::EXPORTS);
         let exports = reader.read::<Exports>(&path)?.unwrap_or_default().exports;

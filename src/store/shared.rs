@@ -1,4 +1,4 @@
-//! What the gateways of one cluster share: exports (a few files), peers and tokens (a file each).
+//! What the gateways of one cluster share: exports (a few files), declared rules, peers and tokens (a file each).
 //!
 //! One gateway at a time changes them, on what is newest: it takes the right to, reads what others changed,
 //! decides, and writes (settled B6). Between its own changes each gateway looks often for those of others.
@@ -16,7 +16,7 @@ use crate::{
     model::{
         catalog::Export,
         ids::ClusterId,
-        state::{Event, Peer, State},
+        state::{Declared, Event, Peer, State},
         token::{TokenId, record::TokenRecord},
     },
 };
@@ -30,6 +30,7 @@ pub(super) enum Found {
     NoToken(TokenId),
     /// One of the files of exports.
     Exports(u8, Vec<Arc<Export>>),
+    Declared(Declared),
 }
 
 /// The shared files as this process last saw them; clones see the same.
@@ -58,7 +59,7 @@ impl Shared {
 
     /// What has changed since the last look. Blocks.
     pub(super) fn look(&self) -> Result<Vec<Found>, PersistError> {
-        let mut paths = Vec::new();
+        let mut paths = vec![documents::DECLARED.to_owned()];
         for folder in [documents::EXPORTS, documents::PEERS, documents::TOKENS] {
             paths.extend(self.persist.list(folder)?.iter().map(|name| format!("{folder}/{name}")));
         }
@@ -81,6 +82,9 @@ impl Shared {
 
     /// A file as it is now; none when it cannot be read, which is told and changes nothing.
     fn read(&self, path: &str) -> Option<Found> {
+        if path == documents::DECLARED {
+            return self.document(path).map(Found::Declared);
+        }
         let (folder, name) = named(path)?;
         if folder == documents::EXPORTS {
             let file = name.parse().ok()?;
@@ -147,6 +151,7 @@ pub(super) fn events(state: &State, found: Vec<Found>) -> Vec<Event> {
             }
             Found::Token(_) => {}
             Found::NoToken(id) => events.push(Event::TokenForgotten(id)),
+            Found::Declared(declared) => events.push(Event::Declared(declared)),
             Found::Exports(file, exports) => {
                 let names: BTreeSet<_> = exports.iter().map(|export| &export.name).collect();
                 let here = state.exports.keys().filter(|name| documents::export_file(name) == file);

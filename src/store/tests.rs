@@ -8,7 +8,8 @@ use crate::{
     model::{
         catalog::{Export, ExportSource},
         ids::{ClusterId, GatewayId, Incarnation, Locality, ServiceName, TrustDomain},
-        state::{Me, Settings},
+        policy::{Guardrail, NamePattern, PeerPattern},
+        state::{Declared, Me, Settings},
         virtual_ip::VirtualIps,
     },
     supervise::Shutdown,
@@ -64,6 +65,29 @@ async fn what_one_gateway_is_told_the_other_knows_at_once() {
     one.apply(Event::Unexported(export(1).name)).await.expect("stored");
     until(&two, 1).await;
     assert!(two.state().exports.contains_key(&export(2).name));
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_declared_beside_the_config_file_outlive_the_process_and_reach_the_others() {
+    let (clock, tasks) = (Clock::simulated(1, Timestamp(1)), Tasks::inline(Shutdown::new()));
+    let memory: Arc<dyn Persist> = Arc::new(Memory::new());
+    let [one, two] = ["g1", "g2"].map(|id| store(id, memory.clone(), &clock, &tasks));
+    let pattern = |text| NamePattern::parse(text).expect("a pattern");
+    let peer = PeerPattern::parse("west").expect("a pattern");
+    let guardrail = Guardrail { exports: vec![pattern("bank/*")], peers: vec![peer] };
+    let declared = Declared { guardrails: vec![guardrail], ..Declared::default() };
+    one.apply(Event::Declared(declared.clone())).await.expect("stored");
+    assert_eq!(one.state().settings.grants.guardrails, declared.guardrails);
+    // The config file says something else; what was declared beside it stays.
+    one.apply(Event::Settings(Settings::default())).await.expect("stored");
+    assert_eq!(one.state().settings.grants.guardrails, declared.guardrails);
+    let mut states = two.watch();
+    let wait = states.wait_for(|state| *state.declared == declared);
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("in time").expect("it runs");
+    let state = one.state();
+    let (me, ips) = ((*state.me).clone(), (*state.virtual_ips).clone());
+    let loaded = load(&memory, "gateways/g3", me, Settings::default(), ips, Timestamp(2)).expect("loaded");
+    assert_eq!(loaded.state.settings.grants.guardrails, declared.guardrails);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -65,12 +65,15 @@ impl Writer {
         Self { persist, folder, tasks, catalogs, virtual_ips, shared, entrances }
     }
 
-    /// Writes the records that must last before the change counts: exports, peers, tokens.
+    /// Writes the records that must last before the change counts: exports, declared rules, peers, tokens.
     pub(super) async fn write_durable(&self, old: &State, new: &State) -> Result<(), PersistError> {
         let mut changes = Vec::new();
         records(&mut changes, &old.peers, &new.peers, documents::peer);
         records(&mut changes, &old.tokens, &new.tokens, documents::token);
         exports(&mut changes, old, new);
+        if !Arc::ptr_eq(&old.declared, &new.declared) {
+            changes.push(put(documents::DECLARED.to_owned(), new.declared.clone()));
+        }
         if changes.is_empty() {
             return Ok(());
         }

@@ -34,6 +34,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     catalog::ZoneReady,
     ids::{ClusterId, Locality, ServiceName},
@@ -90,7 +92,7 @@ pub struct Where {
 }
 
 /// Which clusters come first.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Affinity {
     /// This one.
     #[default]
@@ -102,7 +104,7 @@ pub enum Affinity {
 }
 
 /// What a person said about an import (`[[failover]]`).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverPolicy {
     /// Which clusters come first.
     pub affinity: Affinity,

@@ -16,7 +16,7 @@ pub enum ImportAction {
 }
 
 /// One `[[import]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ImportRule {
     /// The names it selects.
     pub names: Vec<NamePattern>,

@@ -196,7 +196,7 @@ pub struct Grants {
 }
 
 /// One `[[guardrail]]`: these exports are never for these peers.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Guardrail {
     /// The exports it selects.
     pub exports: Vec<NamePattern>,

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeSet, sync::Arc};
 
-use super::{Event, Me, Peer, PeerCatalog, State, Unready, event::CatalogChange};
+use super::{Declared, Event, Me, Peer, PeerCatalog, Settings, State, Unready, event::CatalogChange};
 use crate::model::{
     catalog::Row,
     ids::{ClusterId, Epoch, Seq, ServiceName, Timestamp},
@@ -89,10 +89,8 @@ impl State {
                 Some(nothing)
             }
             Event::Tick => self.tick(now),
-            Event::Settings(settings) => (*self.settings != settings).then(|| {
-                self.settings = Arc::new(settings);
-                self.all_names()
-            }),
+            Event::Settings(settings) => self.rule(Arc::new(settings), self.declared.clone()),
+            Event::Declared(declared) => self.rule(self.configured.clone(), Arc::new(declared)),
             Event::Entrance(key, entrance) => {
                 let entrances = self.entrances.get_or_insert_default();
                 entrances.set(key, entrance).then_some(nothing)
@@ -102,6 +100,16 @@ impl State {
                 self.exports.keys().cloned().collect()
             }),
         }
+    }
+
+    /// Takes over what a person says, wherever they said it.
+    fn rule(&mut self, configured: Arc<Settings>, declared: Arc<Declared>) -> Option<BTreeSet<ServiceName>> {
+        if *self.configured == *configured && *self.declared == *declared {
+            return None;
+        }
+        self.settings = Arc::new(configured.with(&declared));
+        (self.configured, self.declared) = (configured, declared);
+        Some(self.all_names())
     }
 
     fn note_readiness(&mut self, name: ServiceName, unready: Unready) -> Option<BTreeSet<ServiceName>> {

@@ -1,6 +1,7 @@
 //! What can happen to [`State`](super::State): every change anybody may ask for.
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 use super::{Peer, Standing, Unready};
 use crate::model::{
@@ -8,7 +9,7 @@ use crate::model::{
     entrance::Entrance,
     failover::FailoverPolicy,
     ids::{ClusterId, Epoch, Locality, Seq, ServiceName, SpiffeId, Timestamp},
-    policy::{EgressRule, Grants, ImportRule, NamePattern},
+    policy::{EgressRule, Grant, Grants, Guardrail, ImportRule, NamePattern},
     replication::RowChange,
     token::{TokenId, record::TokenRecord},
     trust::Bundle,
@@ -34,8 +35,23 @@ pub struct Settings {
     pub failovers: Vec<FailoverRule>,
 }
 
+/// Rules that were declared beside the config file, as custom resources. They are kept on disk: a gateway
+/// that starts while nobody can be asked must not give away what a rule kept back.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Declared {
+    /// Who may see what is exported.
+    pub grants: Vec<Grant>,
+    /// What no grant gives away.
+    pub guardrails: Vec<Guardrail>,
+    /// What is taken of what others export.
+    pub imports: Vec<ImportRule>,
+    /// Where connections go.
+    pub failovers: Vec<FailoverRule>,
+}
+
 /// One `[[failover]]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FailoverRule {
     /// The services it is about.
     pub names: Vec<NamePattern>,
@@ -44,6 +60,17 @@ pub struct FailoverRule {
 }
 
 impl Settings {
+    /// These, and after them what was declared beside the config file.
+    #[must_use]
+    pub fn with(&self, declared: &Declared) -> Self {
+        let mut all = self.clone();
+        all.grants.grants.extend(declared.grants.iter().cloned());
+        all.grants.guardrails.extend(declared.guardrails.iter().cloned());
+        all.imports.extend(declared.imports.iter().cloned());
+        all.failovers.extend(declared.failovers.iter().cloned());
+        all
+    }
+
     /// What was said about a service, or the default.
     #[must_use]
     pub fn failover(&self, name: &ServiceName) -> FailoverPolicy {
@@ -100,6 +127,8 @@ pub enum Event {
     Tick,
     /// The config file says something else.
     Settings(Settings),
+    /// Custom resources say something else.
+    Declared(Declared),
     /// This gateway runs elsewhere than before.
     Locality(Locality),
     /// The derived Service of a name came, went or changed.

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     diff::Changes,
-    event::{CatalogChange, Event, FailoverRule, Settings},
+    event::{CatalogChange, Declared, Event, FailoverRule, Settings},
     gates::Admitted,
 };
 use super::{
@@ -176,8 +176,12 @@ pub struct State {
     pub version: u64,
     /// Who we are.
     pub me: Arc<Me>,
-    /// Policy, from the config file.
+    /// Policy that holds: the config file's, and what was declared beside it.
     pub settings: Arc<Settings>,
+    /// What the config file says alone.
+    configured: Arc<Settings>,
+    /// What was declared beside the config file.
+    pub declared: Arc<Declared>,
     /// What this cluster offers.
     pub exports: OrdMap<ServiceName, Arc<Export>>,
     /// Endpoints of ours that their checks find not ready, by service; not kept on disk.
@@ -200,10 +204,13 @@ impl State {
     /// The state of a gateway that knows nobody and offers nothing.
     #[must_use]
     pub fn new(me: Me, settings: Settings, virtual_ips: VirtualIps) -> Self {
+        let settings = Arc::new(settings);
         Self {
             version: 0,
             me: Arc::new(me),
-            settings: Arc::new(settings),
+            configured: settings.clone(),
+            settings,
+            declared: Arc::default(),
             exports: OrdMap::new(),
             unready: OrdMap::new(),
             peers: OrdMap::new(),

@@ -7,6 +7,7 @@ mod faults;
 mod kubectl;
 mod overlay;
 mod programs;
+mod resources;
 mod verify;
 
 use std::path::{Path, PathBuf};

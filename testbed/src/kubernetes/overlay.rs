@@ -10,18 +10,24 @@ use super::cluster::Cluster;
 /// The cluster's DNS.
 pub(super) const COREDNS: &str = include_str!("../../kubernetes/manifests/coredns.yaml");
 
-/// The files of `deploy/`.
-const DEPLOY: [(&str, &str); 4] = [
-    ("kustomization.yaml", include_str!("../../../deploy/kustomization.yaml")),
-    ("manifests/tombolo.yaml", include_str!("../../../deploy/manifests/tombolo.yaml")),
-    (
-        "crds/multicluster.x-k8s.io/multicluster.x-k8s.io_serviceexports.yaml",
-        include_str!("../../../deploy/crds/multicluster.x-k8s.io/multicluster.x-k8s.io_serviceexports.yaml"),
-    ),
-    (
-        "crds/multicluster.x-k8s.io/multicluster.x-k8s.io_serviceimports.yaml",
-        include_str!("../../../deploy/crds/multicluster.x-k8s.io/multicluster.x-k8s.io_serviceimports.yaml"),
-    ),
+/// Files of `deploy/`, by their names there.
+macro_rules! deploy {
+    ($($name:literal),* $(,)?) => { [$(($name, include_str!(concat!("../../../deploy/", $name)))),*] };
+}
+
+/// The files of `deploy/` that its kustomization names, and itself.
+const DEPLOY: [(&str, &str); 11] = deploy![
+    "kustomization.yaml",
+    "manifests/tombolo.yaml",
+    "crds/multicluster.x-k8s.io/multicluster.x-k8s.io_serviceexports.yaml",
+    "crds/multicluster.x-k8s.io/multicluster.x-k8s.io_serviceimports.yaml",
+    "crds/tombolo.dev/tombolo.dev_clustersets.yaml",
+    "crds/tombolo.dev/tombolo.dev_peers.yaml",
+    "crds/tombolo.dev/tombolo.dev_jointokens.yaml",
+    "crds/tombolo.dev/tombolo.dev_exportgrants.yaml",
+    "crds/tombolo.dev/tombolo.dev_importpolicies.yaml",
+    "crds/tombolo.dev/tombolo.dev_guardrails.yaml",
+    "crds/tombolo.dev/tombolo.dev_failoverpolicies.yaml",
 ];
 
 /// Writes a kustomization that is `deploy/` for this cluster, and returns its folder.

@@ -15,6 +15,7 @@ use super::{
     kubectl::{Kubectl, until},
     overlay,
     programs::Programs,
+    resources,
 };
 use crate::screen;
 
@@ -76,7 +77,7 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
         Ok("the same pod and service addresses in each".to_owned())
     });
     let standing = &*standing;
-    shown.step("install and join with tokens", || {
+    shown.step("install, and join by command and by kubectl apply", || {
         install_and_join(standing)?;
         Ok("every gateway knows every other".to_owned())
     });
@@ -90,6 +91,9 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     shown.step("a ServiceImport in east", || imported(east));
     shown.step("dig through CoreDNS gives its address", || resolves(east));
     let ask = || east.client(&["curl", "-sS", "--max-time", "5", URL]);
+    shown.step("custom resources report", || resources::reports(east, north));
+    shown.step("custom resources that are wrong", || resources::refused(east));
+    shown.step("rules hold", || resources::rules(east, west));
     shown.step("a ServiceExport of nothing", || faults::nothing_to_export(west));
     shown.step("a Service without selector", || faults::no_selector(east, west));
     shown.step("a port is added and removed", || faults::port_added_and_removed(east, [west, north]));
@@ -125,9 +129,14 @@ pub(super) fn install_and_join(standing: &Standing) -> Result<()> {
         forward_names(*it)?;
     }
     let (first, others) = all.split_first().context("no clusters")?;
-    for it in others {
-        let token = first.tombolo(&["token", "create", "--allow-private"], "")?;
-        it.tombolo(&["join", "-"], &token)?;
+    for (index, it) in others.iter().enumerate() {
+        // Both ways of joining: by command, and by objects alone.
+        if index == 0 {
+            let token = first.tombolo(&["token", "create", "--allow-private"], "")?;
+            it.tombolo(&["join", "-"], &token)?;
+        } else {
+            resources::join_by_apply(*first, *it)?;
+        }
     }
     for it in &all {
         let wanted = all.len() - 1;
@@ -169,7 +178,7 @@ fn dry_run(it: Kubectl<'_>) -> Result<String> {
     let folder = overlay::write(it.cluster)?;
     let answer = it.run(&["apply", "--server-side", "--dry-run=server", "-k", &folder, "-o", "name"])?;
     let objects = answer.lines().count();
-    ensure!(objects >= 12, "only {objects} objects: {answer}");
+    ensure!(objects >= 19, "only {objects} objects: {answer}");
     Ok(format!("{objects} objects"))
 }
 
