@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{emulator::link::Change, quantity::Span, scenario::Scenario};
+use crate::{emulator::link::Change, quantity::Span, scenario::Scenario, server::Defect};
 
 /// What a signal goes to: `west`, `west/1` (a gateway), `west/endpoint/1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +97,20 @@ pub(crate) enum Fault {
     },
     /// Ends a block.
     Unblock { from: String, to: String },
-    /// The cluster's NAT forgets its flows: they continue from new ports.
-    Rebind { cluster: String },
+    /// The cluster's NAT forgets its flows: they continue from new ports, or from a new address too.
+    Rebind {
+        cluster: String,
+        #[serde(default)]
+        address: bool,
+    },
+    /// Endpoints misbehave in these ways from now on; in none: they behave.
+    Defect { target: Target, what: Vec<Defect> },
+    /// What new connections to endpoints begin with vanishes.
+    Mute { target: Target },
+    /// Ends a mute.
+    Unmute { target: Target },
+    /// SIGTERM to gateways one after the other, each started again and waited for.
+    Roll { target: Target },
 }
 
 impl Target {
@@ -171,7 +183,22 @@ impl Fault {
             Self::Kill { target }
             | Self::Stop { target }
             | Self::Cont { target }
+            | Self::Defect { target, .. }
+            | Self::Mute { target }
+            | Self::Unmute { target }
+            | Self::Roll { target }
             | Self::Restart { target } => {
+                let endpoints = matches!(target, Target::Endpoint(..) | Target::Endpoints(_));
+                match self {
+                    Self::Defect { .. } | Self::Mute { .. } | Self::Unmute { .. } => {
+                        ensure!(
+                            endpoints,
+                            "{target} is no endpoint: write west/endpoint/1 or west/endpoints"
+                        );
+                    }
+                    Self::Roll { .. } => ensure!(!endpoints, "{target} is no gateway: write west or west/1"),
+                    _ => {}
+                }
                 let Some(cluster) = target.cluster() else {
                     let held = matches!(self, Self::Stop { .. } | Self::Cont { .. });
                     ensure!(held, "the WAN is only stopped and continued: its devices end with it");
@@ -196,7 +223,7 @@ impl Fault {
                 ensure!(scenario.cluster(from)? != scenario.cluster(to)?, "`{from}` has no link to itself");
                 Ok(())
             }
-            Self::Rebind { cluster } => scenario.cluster(cluster).map(|_| ()),
+            Self::Rebind { cluster, .. } => scenario.cluster(cluster).map(|_| ()),
         }
     }
 }
@@ -226,7 +253,16 @@ impl fmt::Display for Fault {
                 write!(f, " {from} {arrow} {to}")
             }
             Self::Unblock { from, to } => write!(f, "unblock {from} <-> {to}"),
-            Self::Rebind { cluster } => write!(f, "rebind {cluster}"),
+            Self::Rebind { cluster, address: false } => write!(f, "rebind {cluster}"),
+            Self::Rebind { cluster, .. } => write!(f, "rebind {cluster} to another address"),
+            Self::Defect { target, what } if what.is_empty() => write!(f, "{target} behaves"),
+            Self::Defect { target, what } => {
+                write!(f, "{target} does")?;
+                what.iter().try_for_each(|defect| write!(f, " {defect}"))
+            }
+            Self::Mute { target } => write!(f, "mute {target}"),
+            Self::Unmute { target } => write!(f, "unmute {target}"),
+            Self::Roll { target } => write!(f, "roll {target}"),
         }
     }
 }

@@ -53,6 +53,9 @@ fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     if let Some(network) = &listens.virtual_ips {
         text.push_str(&format!("[names]\nvirtual_ips = \"{network}\"\n"));
     }
+    if let Some(drain) = plan.drain {
+        text.push_str(&format!("[limits]\ndrain_timeout = \"{drain}\"\n"));
+    }
     let scenario = &standing.scenario;
     if !scenario.order.is_empty() && scenario.client().is_ok_and(|client| client == cluster) {
         text.push_str(&format!("[[failover]]\nnames = [\"shop/web\"]\norder = {:?}\n", scenario.order));
@@ -60,7 +63,8 @@ fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     if plan.endpoints == 0 {
         return text;
     }
-    text.push_str("[[export]]\nnamespace = \"shop\"\nname = \"web\"\nidempotent = true\n");
+    let idempotent = plan.idempotent;
+    text.push_str(&format!("[[export]]\nnamespace = \"shop\"\nname = \"web\"\nidempotent = {idempotent}\n"));
     let ground = ground(standing.backend);
     let plain = ground.ports_below_1024().then_some((PLAIN.0, PLAIN.1, PORTS[0].1));
     for (name, port, at) in PORTS.map(|(name, port)| (name, port, port)).into_iter().chain(plain) {

@@ -73,9 +73,13 @@ fn run(cli: Cli) -> Result<bool> {
         }
         Verb::Load(args) => run_load(&folder, &args, json)?,
         Verb::Failover(args) => return run_failover(&folder, tombolo, &args, json),
-        Verb::Scenario { file, backend, reps } => {
+        Verb::Scenario { file, backend, reps, load, link } => {
             interrupt::note_signals()?;
-            let scenario = Scenario::read(&file)?;
+            let mut scenario = Scenario::read(&file)?;
+            scenario.load = load.over(&scenario.load);
+            scenario.link = link.over(scenario.link);
+            // A shorter load ends before what was to come later.
+            scenario.steps.retain(|step| step.at <= scenario.load.duration);
             let (reps, assertions) = (reps.unwrap_or(scenario.reps), scenario.assertions.clone());
             let mut standing = verb::up::up(&folder, backend, gateway::find_binary(tombolo)?, scenario)?;
             return measured(&mut standing, None, reps, assertions, json, true);
@@ -120,7 +124,11 @@ fn typed_fault(typed: FaultVerb) -> (Fault, Option<quantity::Span>) {
             Fault::Block { from, to, one_way, protocol, longer_than, reject, lasting }
         }
         FaultVerb::Unblock { from, to } => Fault::Unblock { from, to },
-        FaultVerb::Rebind { cluster } => Fault::Rebind { cluster },
+        FaultVerb::Rebind { cluster, address } => Fault::Rebind { cluster, address },
+        FaultVerb::Defect { target, what } => Fault::Defect { target, what },
+        FaultVerb::Mute { target } => Fault::Mute { target },
+        FaultVerb::Unmute { target } => Fault::Unmute { target },
+        FaultVerb::Roll { target } => Fault::Roll { target },
     };
     (fault, None)
 }
@@ -138,6 +146,11 @@ fn run_load(folder: &std::path::Path, args: &LoadArgs, json: bool) -> Result<()>
             deadline: load.deadline,
             late: load.late,
             bulk_bytes: load.bulk_bytes,
+            // The other port of a server of its own is not known.
+            streams: 0,
+            stream_target: None,
+            downloads: load.downloads,
+            nonce: rand::random(),
         };
         verb::inner::runtime()?.block_on(load::run(plan, |_| {}))?
     } else {
@@ -210,9 +223,18 @@ fn serve(args: BackendArgs) -> Result<()> {
         ports.iter().any(|(address, _)| address.is_some()),
         "nothing to serve\n  try: --http 127.0.0.1:8080"
     );
-    let manners = Manners::new(args.cluster, args.defect);
+    let append = |path: &PathBuf| {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        file.with_context(|| path.display().to_string())
+    };
+    let ids = args.record.as_ref().map(append).transpose()?;
+    let manners = Manners::recording(args.cluster, args.defect, ids);
     verb::inner::runtime()?.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
+        if let Some(file) = args.follow {
+            let manners = std::sync::Arc::clone(&manners);
+            tasks.spawn(async move { server::follow(&file, &manners).await });
+        }
         for (address, speech) in ports {
             let Some(address) = address else { continue };
             let listener = server::listen(address).await?;

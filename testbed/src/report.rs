@@ -5,12 +5,16 @@ use std::{collections::BTreeMap, process::Command};
 use serde::Serialize;
 
 use crate::{
-    load::{Account, Latency, Outcome, Record},
+    load::{Account, End, Latency, Outcome, Record},
     quantity::Span,
     scenario::{Assertion, Scenario},
     screen,
     standing::Standing,
 };
+
+/// The spans of a table, in its order.
+const SPANS: [&str; 8] =
+    ["gap", "wait", "first_ok", "resumed", "stream_end", "tail", "detected_near", "detected_far"];
 
 /// One repetition. Times are milliseconds after the first fault.
 #[derive(Debug, Clone, Serialize)]
@@ -33,8 +37,14 @@ pub(crate) struct Repetition {
     /// The longest that any request answered or given up after the fault had to wait; a failed one counts
     /// its whole deadline.
     pub(crate) wait_ms: f64,
+    /// From the last fault to the first answer after it.
+    pub(crate) resumed_ms: Option<f64>,
+    /// The last stream that ended before the load did.
+    pub(crate) stream_end_ms: Option<f64>,
     /// All requests.
     pub(crate) account: Account,
+    /// What is counted beside the requests.
+    pub(crate) beside: BTreeMap<&'static str, u64>,
 }
 
 impl Repetition {
@@ -53,9 +63,38 @@ impl Repetition {
             last_failure_ms: failures.map(|record| record.done).max().map(after),
             gap_ms: gap(&outcome.records, fault_at) as f64 / 1e6,
             wait_ms: touched().map(|record| record.waited(deadline)).max().unwrap_or(0) as f64 / 1e6,
+            resumed_ms: None,
+            stream_end_ms: outcome
+                .streams
+                .iter()
+                .filter(|s| s.end != End::Kept && s.at >= fault_at)
+                .map(|s| s.at)
+                .max()
+                .map(after),
             account: outcome.account.clone(),
+            beside: beside(outcome),
         }
     }
+
+    /// Takes the time of the last fault, of the machine's clock.
+    pub(crate) fn resumed(&mut self, outcome: &Outcome, last_fault_at: u64) {
+        let after = outcome.records.iter().filter(|r| r.answered() && r.intended >= last_fault_at);
+        let first = after.map(|record| record.done).min();
+        self.resumed_ms = first.map(|at| at.saturating_sub(last_fault_at) as f64 / 1e6);
+    }
+}
+
+/// The counts of streams and downloads.
+fn beside(outcome: &Outcome) -> BTreeMap<&'static str, u64> {
+    let ended = |end| outcome.streams.iter().filter(|stream| stream.end == end).count() as u64;
+    BTreeMap::from([
+        ("streams_kept", ended(End::Kept)),
+        ("streams_reset", ended(End::Reset)),
+        ("streams_closed", ended(End::Closed) + ended(End::Wrong)),
+        ("streams_hung", ended(End::Hung)),
+        ("downloads_whole", outcome.downloads.whole),
+        ("downloads_broken", outcome.downloads.broken),
+    ])
 }
 
 impl Repetition {
@@ -197,8 +236,11 @@ impl Report {
             ]);
         }
         let mut text = screen::table(&headings, &rows);
-        for span in ["gap", "wait", "first_ok", "detected_near", "detected_far"] {
+        for span in SPANS {
             let part = |part: &str| ms(self.figures.get(&format!("{span}_{part}")).copied());
+            if !self.figures.contains_key(&format!("{span}_p50")) {
+                continue;
+            }
             text.push_str(&format!(
                 "\n{span:<13} p50 {:>5}  p99 {:>5}  max {:>5} ms",
                 part("p50"),
@@ -215,6 +257,12 @@ impl Report {
             count("late"),
             count("unanswered")
         ));
+        let beside = self.repetitions.iter().flat_map(|rep| rep.beside.keys());
+        for name in beside.collect::<std::collections::BTreeSet<_>>() {
+            if count(name) > 0.0 {
+                text.push_str(&format!("\n{name} {}", count(name)));
+            }
+        }
         for (assertion, holds) in &self.assertions {
             text.push_str(&format!("\n{} {assertion}", if *holds { "PASS" } else { "FAIL" }));
         }
@@ -239,6 +287,9 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
     spans("first_ok", repetitions.iter().map(|rep| rep.first_ok_ms).collect());
     spans("detected_near", repetitions.iter().map(|rep| rep.detected_near_ms).collect());
     spans("detected_far", repetitions.iter().map(|rep| rep.detected_far_ms).collect());
+    spans("resumed", repetitions.iter().map(|rep| rep.resumed_ms).collect());
+    spans("stream_end", repetitions.iter().map(|rep| rep.stream_end_ms).collect());
+    spans("tail", repetitions.iter().map(|rep| Some(rep.account.latency_ms.p99)).collect());
     for rep in repetitions {
         let a = &rep.account;
         for (name, count) in [
@@ -251,6 +302,9 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
             ("late", a.late),
         ] {
             *figures.entry(name.to_owned()).or_default() += count as f64;
+        }
+        for (name, count) in &rep.beside {
+            *figures.entry((*name).to_owned()).or_default() += *count as f64;
         }
     }
     figures
@@ -286,7 +340,8 @@ mod tests {
             record(1_500, 1_700, Fate::Ok),
         ];
         let account = Account::of(&records, Span::from_millis(1_000), Span::from_millis(10_000));
-        let outcome = Outcome { started: 0, account, records };
+        let (streams, downloads) = (Vec::new(), crate::load::Downloads::default());
+        let outcome = Outcome { started: 0, account, records, streams, downloads };
         let rep = Repetition::of(1, &outcome, 1_000_000_000, Span::from_millis(10_000));
         assert_eq!((rep.gap_ms, rep.wait_ms), (500.0, 640.0));
         assert_eq!((rep.first_ok_ms, rep.last_failure_ms), (Some(650.0), Some(400.0)));

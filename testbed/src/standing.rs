@@ -23,6 +23,11 @@ use crate::{
 /// The state file's name.
 const FILE: &str = "testbed.json";
 
+/// The file that says what an endpoint does wrong.
+pub(crate) const DEFECTS: &str = "defects";
+/// The file in which an endpoint writes the ids of requests.
+pub(crate) const IDS: &str = "ids";
+
 /// Everything a run made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Standing {
@@ -147,6 +152,17 @@ impl Standing {
     /// The folder of a cluster's configuration and logs.
     pub(crate) fn cluster_folder(&self, cluster: &str) -> PathBuf {
         self.folder.join("c").join(cluster)
+    }
+
+    /// A file of an endpoint, counted from 1.
+    pub(crate) fn endpoint_file(&self, cluster: &str, number: usize, kind: &str) -> PathBuf {
+        self.cluster_folder(cluster).join(format!("endpoint-{number}.{kind}"))
+    }
+
+    /// The endpoints: cluster and number, counted from 1.
+    pub(crate) fn endpoints(&self) -> Vec<(String, usize)> {
+        let clusters = self.scenario.clusters.iter();
+        clusters.flat_map(|c| (1..=c.endpoints).map(|number| (c.name.clone(), number))).collect()
     }
 
     /// The state folder that the gateways of a cluster share; short, for the socket inside it.

@@ -70,6 +70,12 @@ pub(crate) struct Cluster {
     /// What its endpoints do wrong, as `drop:100`.
     #[serde(default)]
     pub(crate) defects: Vec<String>,
+    /// Whether its export says that a request may be delivered twice.
+    #[serde(default = "yes")]
+    pub(crate) idempotent: bool,
+    /// How long what is open may go on when a gateway is to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drain: Option<Span>,
 }
 
 /// The load of a scenario.
@@ -92,6 +98,10 @@ pub(crate) struct Load {
     pub(crate) late: Span,
     /// Size of a bulk body.
     pub(crate) bulk_bytes: u64,
+    /// Long TCP streams beside the requests.
+    pub(crate) streams: usize,
+    /// Bulk bodies fetched beside the requests, so many at a time.
+    pub(crate) downloads: usize,
 }
 
 impl Default for Load {
@@ -105,6 +115,8 @@ impl Default for Load {
             deadline: Span::from_millis(10_000),
             late: Span::from_millis(1_000),
             bulk_bytes: 10_000_000,
+            streams: 0,
+            downloads: 0,
         }
     }
 }
@@ -139,6 +151,10 @@ pub(crate) fn schedule(steps: &[Step], duration: Span) -> Vec<(Span, &Fault)> {
     all
 }
 
+const fn yes() -> bool {
+    true
+}
+
 const fn one() -> u64 {
     1
 }
@@ -160,6 +176,8 @@ impl Scenario {
             gateways,
             endpoints: usize::from(index > 0) * 2,
             defects: Vec::new(),
+            idempotent: true,
+            drain: None,
         });
         let clusters: Vec<Cluster> = clusters.collect();
         let scenario = Self {

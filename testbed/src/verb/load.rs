@@ -17,7 +17,7 @@ use crate::{
     gateway,
     ground::ground,
     interrupt,
-    load::{Account, Outcome, Plan},
+    load::{Account, Kind, Outcome, Plan},
     process::MARK,
     scenario::Load,
     screen,
@@ -38,7 +38,9 @@ pub(crate) struct Running {
 /// The plan for a load through what stands.
 pub(crate) fn plan(standing: &Standing, load: &Load) -> Result<Plan> {
     let client = standing.scenario.client()?;
-    let target = gateway::admin(standing, client, 0)?.target(gateway::SERVICE, load.kind.port_name())?;
+    let admin = gateway::admin(standing, client, 0)?;
+    let target = admin.target(gateway::SERVICE, load.kind.port_name())?;
+    let streams = (load.streams > 0).then(|| admin.target(gateway::SERVICE, Kind::LongTcp.port_name()));
     Ok(Plan {
         kind: load.kind,
         target,
@@ -48,6 +50,10 @@ pub(crate) fn plan(standing: &Standing, load: &Load) -> Result<Plan> {
         deadline: load.deadline,
         late: load.late,
         bulk_bytes: load.bulk_bytes,
+        streams: load.streams,
+        stream_target: streams.transpose()?,
+        downloads: load.downloads,
+        nonce: rand::random(),
     })
 }
 
