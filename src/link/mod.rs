@@ -13,6 +13,7 @@ mod lane;
 mod life;
 mod opens;
 mod registry;
+mod room;
 mod slot;
 pub mod stream;
 mod sweep;
