@@ -14,6 +14,7 @@ use crate::{
     quantity::Span,
     scenario::Load,
     server::Defect,
+    standing::Product,
     verb::failover::Kill,
 };
 
@@ -72,6 +73,12 @@ pub(crate) enum Verb {
         /// Repetitions [default: the file's]
         #[arg(long)]
         reps: Option<usize>,
+        /// What stands between the clusters
+        #[arg(long, value_enum, default_value_t = Product::Tombolo)]
+        product: Product,
+        /// Do the same to these too, and show both side by side
+        #[arg(long, value_enum)]
+        against: Option<Product>,
         #[command(flatten)]
         load: Box<LoadFlags>,
         #[command(flatten)]

@@ -9,7 +9,7 @@ use crate::{
     quantity::Span,
     scenario::{Assertion, Scenario},
     screen,
-    standing::Standing,
+    standing::{Product, Standing},
 };
 
 /// The spans of a table, in its order.
@@ -131,7 +131,9 @@ pub(crate) struct Report {
     pub(crate) backend: crate::ground::BackendName,
     /// Of this program.
     pub(crate) testbed_version: &'static str,
-    /// What `tombolo --version` says.
+    /// What the gateways are.
+    pub(crate) product: Product,
+    /// What `--version` of their binary says.
     pub(crate) tombolo_version: String,
     /// The commit of the folder this runs in, if it is one.
     pub(crate) commit: Option<String>,
@@ -179,6 +181,7 @@ impl Report {
             seed: standing.scenario.seed,
             backend: standing.backend,
             testbed_version: env!("CARGO_PKG_VERSION"),
+            product: standing.product,
             tombolo_version: said(&standing.tombolo.to_string_lossy(), &["--version"])
                 .unwrap_or_else(|| "unknown".to_owned()),
             commit: said("git", &["rev-parse", "HEAD"]),
@@ -268,6 +271,19 @@ impl Report {
         }
         text
     }
+}
+
+/// Two reports of the same scenario, figure by figure.
+pub(crate) fn side_by_side(one: &Report, other: &Report) -> String {
+    let name = |report: &Report| format!("{:?}", report.product).to_uppercase();
+    let shown = |report: &Report, figure: &str| {
+        report.figures.get(figure).map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
+    };
+    let known: std::collections::BTreeSet<&String> = one.figures.keys().chain(other.figures.keys()).collect();
+    let row = |figure: &&String| vec![(*figure).clone(), shown(one, figure), shown(other, figure)];
+    let rows: Vec<Vec<String>> = known.iter().map(row).collect();
+    let versions = format!("{} | {}", one.tombolo_version, other.tombolo_version);
+    screen::table(&["FIGURE", &name(one), &name(other)], &rows) + "\n" + versions.trim()
 }
 
 fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {

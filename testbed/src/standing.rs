@@ -28,6 +28,17 @@ pub(crate) const DEFECTS: &str = "defects";
 /// The file in which an endpoint writes the ids of requests.
 pub(crate) const IDS: &str = "ids";
 
+/// What gateways are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Product {
+    /// The one that this is for.
+    #[default]
+    Tombolo,
+    /// Envoys in their place.
+    Envoy,
+}
+
 /// Everything a run made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Standing {
@@ -35,7 +46,10 @@ pub(crate) struct Standing {
     pub(crate) run: String,
     /// What it stands on.
     pub(crate) backend: BackendName,
-    /// The `tombolo` binary.
+    /// What its gateways are.
+    #[serde(default)]
+    pub(crate) product: Product,
+    /// Their binary.
     pub(crate) tombolo: PathBuf,
     /// What was asked for.
     pub(crate) scenario: Scenario,
@@ -76,7 +90,7 @@ impl Standing {
     pub(crate) fn begin(
         folder: &Path,
         backend: BackendName,
-        tombolo: PathBuf,
+        (product, tombolo): (Product, PathBuf),
         scenario: Scenario,
         slot: u8,
     ) -> Result<Self> {
@@ -86,8 +100,18 @@ impl Standing {
         let run = format!("{:06x}", rand::rng().random_range(0..1_u32 << 24));
         let folder = folder.to_owned();
         let (namespaces, members) = (Vec::new(), Vec::new());
-        let standing =
-            Self { run, backend, tombolo, scenario, slot, namespaces, members, complete: false, folder };
+        let standing = Self {
+            run,
+            backend,
+            product,
+            tombolo,
+            scenario,
+            slot,
+            namespaces,
+            members,
+            complete: false,
+            folder,
+        };
         standing.save()?;
         Ok(standing)
     }

@@ -1,20 +1,15 @@
 //! What gateways and endpoints counted during a repetition: changes of links, opens that were never answered,
 //! requests delivered, and delivered twice.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::{
     gateway,
     ground::ground,
-    standing::{IDS, Standing},
+    inside,
+    standing::{IDS, Product, Standing},
 };
 
 /// The counter of proxied connections.
@@ -32,7 +27,7 @@ impl Before {
     /// Looks, and has the endpoints begin with no ids.
     pub(super) fn of(standing: &Standing) -> Result<Self> {
         let mut events = BTreeMap::new();
-        for at in gateways(standing) {
+        for at in gateways(standing).into_iter().filter(|_| standing.product == Product::Tombolo) {
             let newest = gateway::admin(standing, at.0, at.1)?.links_became(0, "")?.0;
             events.insert(at, (process(standing, at), newest));
         }
@@ -62,7 +57,10 @@ impl Before {
             }
         }
         let twice = times.values().filter(|count| **count > 1).count() as u64;
-        let mut all = vec![("suspects", suspects), ("downs", downs)];
+        let mut all = Vec::new();
+        if standing.product == Product::Tombolo {
+            all.extend([("suspects", suspects), ("downs", downs)]);
+        }
         all.extend([("delivered", times.len() as u64), ("delivered_twice", twice)]);
         if let Ok(unanswered) = opens_unanswered(standing) {
             all.push(("opens_unanswered", unanswered.saturating_sub(self.unanswered)));
@@ -85,32 +83,9 @@ fn process(standing: &Standing, (cluster, gateway): (usize, usize)) -> i32 {
 /// Connections that the client's gateway reset because nobody knows whether they were served.
 fn opens_unanswered(standing: &Standing) -> Result<u64> {
     let client = standing.scenario.client()?;
-    let text = metrics(standing, client)?;
+    let from = ground(standing.backend).listens(standing, client, 0).admin;
+    let text = inside::get(standing, client, from, "/metrics")?;
     let lines =
         text.lines().filter(|line| line.starts_with(CONNECTIONS) && line.contains("result=\"unanswered\""));
     Ok(lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum())
-}
-
-/// The metrics of a cluster's first gateway.
-fn metrics(standing: &Standing, cluster: usize) -> Result<String> {
-    std::thread::scope(|scope| {
-        // A thread of its own, because it stays in the cluster.
-        let asked = scope.spawn(|| {
-            let ground = ground(standing.backend);
-            ground.enter(standing, cluster)?;
-            ask(ground.listens(standing, cluster, 0).admin)
-        });
-        asked.join().map_err(|_| anyhow::anyhow!("asking for metrics failed"))?
-    })
-}
-
-fn ask(address: SocketAddr) -> Result<String> {
-    let patience = Duration::from_secs(2);
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    write!(stream, "GET /metrics HTTP/1.0\r\nHost: tombolo\r\n\r\n")?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text)?;
-    ensure!(text.contains(" 200 "), "the gateway gives no metrics");
-    Ok(text)
 }

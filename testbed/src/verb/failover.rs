@@ -26,7 +26,7 @@ use crate::{
     report::Repetition,
     scenario::{self, Assertion, Step},
     screen,
-    standing::{Lock, Standing},
+    standing::{Lock, Product, Standing},
 };
 
 /// What `failover --kill` takes away.
@@ -136,7 +136,8 @@ fn repetition(standing: &mut Standing, number: usize, steps: &[Step]) -> Result<
     let plan = load::plan(standing, &standing.scenario.load)?;
     let stop = Arc::new(AtomicBool::new(false));
     let schedule = scenario::schedule(steps, plan.duration);
-    let watches = schedule.first().map(|(_, fault)| watches(standing, fault, &stop)).transpose()?;
+    let watched = schedule.first().filter(|_| standing.product == Product::Tombolo);
+    let watches = watched.map(|(_, fault)| watches(standing, fault, &stop)).transpose()?;
     let before = Before::of(standing)?;
     let running = load::Running::start(standing, &plan)?;
     let started = running.started;

@@ -15,7 +15,7 @@ use crate::{
     process::{Identity, Member, Role},
     quantity::Span,
     server::Defect,
-    standing::{DEFECTS, Standing},
+    standing::{DEFECTS, Product, Standing},
 };
 
 /// How long a gateway that is told to end may take, and to come back.
@@ -218,6 +218,10 @@ fn restart(standing: &mut Standing, target: &Target) -> Result<String> {
 
 /// The gateway of a cluster that the client's gateway has its link to, counted from 1.
 pub(crate) fn active(standing: &Standing, cluster: &str) -> Result<usize> {
+    if standing.product == Product::Envoy {
+        // All of them are used in turn.
+        return Ok(1);
+    }
     let client = standing.scenario.client()?;
     let peers = gateway::admin(standing, client, 0)?.peers()?;
     let peer = peers.iter().find(|peer| peer.cluster == cluster);

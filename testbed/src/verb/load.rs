@@ -38,9 +38,8 @@ pub(crate) struct Running {
 /// The plan for a load through what stands.
 pub(crate) fn plan(standing: &Standing, load: &Load) -> Result<Plan> {
     let client = standing.scenario.client()?;
-    let admin = gateway::admin(standing, client, 0)?;
-    let target = admin.target(gateway::SERVICE, load.kind.port_name())?;
-    let streams = (load.streams > 0).then(|| admin.target(gateway::SERVICE, Kind::LongTcp.port_name()));
+    let target = gateway::target(standing, client, load.kind.port_name())?;
+    let streams = (load.streams > 0).then(|| gateway::target(standing, client, Kind::LongTcp.port_name()));
     Ok(Plan {
         kind: load.kind,
         target,

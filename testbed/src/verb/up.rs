@@ -8,13 +8,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    gateway,
+    envoy, gateway,
     ground::{BackendName, WanPlan, free_slot, ground},
     kept,
     process::{Member, Role},
     scenario::Scenario,
     screen,
-    standing::{DEFECTS, IDS, Lock, Standing},
+    standing::{DEFECTS, IDS, Lock, Product, Standing},
 };
 
 /// How long a gateway may take to serve, and peers to know each other.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn up(
     folder: &std::path::Path,
     backend: BackendName,
-    tombolo: PathBuf,
+    binary: (Product, PathBuf),
     scenario: Scenario,
 ) -> Result<Standing> {
     ground(backend).check(&scenario)?;
@@ -33,7 +33,7 @@ pub(crate) fn up(
         BackendName::Proc => free_slot().map(|(slot, guard)| (slot, Some(guard)))?,
         BackendName::Netns => (0, None),
     };
-    let mut standing = Standing::begin(folder, backend, tombolo, scenario, slot)?;
+    let mut standing = Standing::begin(folder, backend, binary, scenario, slot)?;
     match build(&mut standing) {
         Ok(()) => Ok(standing),
         Err(error) => {
@@ -159,6 +159,9 @@ pub(crate) fn wait_peers(standing: &Standing, limit: Duration) -> Result<()> {
 
 /// Waits until all links of a gateway are up, seen from it.
 pub(crate) fn wait_links(standing: &Standing, cluster: usize, number: usize, limit: Duration) -> Result<()> {
+    if standing.product == Product::Envoy {
+        return envoy::wait_ready(standing, cluster, number, &["/ready", "/clusters"], limit);
+    }
     let until = Instant::now() + limit;
     let admin = gateway::admin(standing, cluster, number)?;
     let own = &standing.scenario.clusters[cluster].name;
