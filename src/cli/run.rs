@@ -5,6 +5,7 @@
 
 use std::{path::Path, sync::Arc};
 
+use nix::sys::signal::{SigSet, Signal as NixSignal};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
@@ -209,6 +210,13 @@ struct Signals {
 
 impl Signals {
     fn catch() -> Result<Self, Problem> {
+        // Whoever started us may have held them back for itself, and we would have inherited that.
+        let mut ours = SigSet::empty();
+        [NixSignal::SIGTERM, NixSignal::SIGINT, NixSignal::SIGHUP]
+            .into_iter()
+            .for_each(|signal| ours.add(signal));
+        // The call refuses nothing that is a signal.
+        let _ = ours.thread_unblock();
         let catch = |kind| {
             signal(kind).map_err(|error| {
                 Problem::new(Code::PART_FAILED, format!("a signal cannot be caught: {error}"))

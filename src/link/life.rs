@@ -15,6 +15,7 @@ use super::{
     codes::{Close, Reset},
     lane::{Lane, LaneFigures, Standing},
     opens::OpenPace,
+    room::Room,
     stream::{CallStream, Kind, Reader, Writer},
 };
 use crate::model::{
@@ -123,6 +124,7 @@ async fn probe(links: Links, lane: Arc<Lane>) {
     let clock = &links.0.clock;
     let mut liveness = Liveness::new(Some(lane.connection.rtt()), clock.now());
     let mut streams = lane.streams.subscribe();
+    let room = Room::of(&lane.connection);
     loop {
         let wake = sleep_until(Instant::from_std(liveness.next_wake()));
         let actions = tokio::select! {
@@ -137,6 +139,12 @@ async fn probe(links: Links, lane: Arc<Lane>) {
             }
             () = wake => liveness.tick(clock.now()),
         };
+        // Before the probe: it is what the room is for.
+        match (liveness.state(), actions.send) {
+            (LinkState::Up, _) => room.clear(),
+            (_, Some(_)) => room.add(),
+            (_, None) => {}
+        }
         carry_out(&lane, actions, clock.now());
         publish(&lane, &liveness, clock.now());
     }

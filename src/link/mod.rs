@@ -14,6 +14,7 @@ mod life;
 mod opens;
 mod qlog;
 mod registry;
+mod room;
 mod slot;
 pub mod stream;
 mod sweep;

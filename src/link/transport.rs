@@ -8,7 +8,10 @@ use quinn::{
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
-use super::connection_id::{QuicKeys, ShardConnectionIds};
+use super::{
+    connection_id::{QuicKeys, ShardConnectionIds},
+    room::Roomy,
+};
 use crate::{clock::Clock, model::limits};
 
 /// Length of the connection id that a client makes up for its first packets: the longest there is, which
@@ -21,6 +24,7 @@ pub(super) fn transport(qlog: Option<QlogStream>) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = VarInt::from_u64(limits::IDLE_TIMEOUT.as_millis() as u64).unwrap_or(VarInt::MAX);
     config
+        .congestion_controller_factory(Arc::new(Roomy::default()))
         .max_idle_timeout(Some(IdleTimeout::from(idle)))
         .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::UNPROVEN_STREAMS_MAX))

@@ -78,6 +78,10 @@ pub const DOWN_PTOS: u32 = 10;
 pub const UP_AFTER_PROBES: u32 = 3;
 /// Unanswered probes remembered per lane; the oldest one counts.
 pub const PROBES_UNANSWERED_MAX: usize = 64;
+/// Room beyond the congestion window that each probe of a lane in doubt brings: one packet.
+pub const PROBE_ROOM_BYTES: u64 = 1_500;
+/// And of all of them together.
+pub const PROBE_ROOM_BYTES_MAX: u64 = 64 * PROBE_ROOM_BYTES;
 /// A wake-up that is less late than this is on time.
 pub const LATE_MIN: Duration = Duration::from_millis(20);
 /// A wake-up this late means that this process stood still, and nothing is held against the peer.
@@ -297,6 +301,12 @@ pub const FIRST_BYTES_MAX: usize = 64 * 1024;
 pub const FIRST_BYTES_WAIT: Duration = Duration::from_micros(500);
 /// Time for the exporter to connect to an endpoint.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Of an idempotent export, time for an endpoint's first word before another one is asked beside it.
+pub const FIRST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
+/// Endpoints of one cluster asked after the first one, of one connection.
+pub const ENDPOINTS_AGAIN_MAX: usize = 2;
+/// Clusters or gateways asked after the first one that had connected, of one connection.
+pub const REPLAYS_MAX: usize = 2;
 /// Time for a whole open, all candidates together.
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Candidates tried for one connection.

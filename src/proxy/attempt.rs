@@ -15,7 +15,10 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use federation_proto::v1;
 use prost::Message as _;
 
-use super::{endpoints::Wanted, inbound::Site, tcp::Tcp};
+use super::{
+    endpoints::{Connected, Wanted},
+    inbound::Site,
+};
 use crate::{
     ledger::Ledger,
     link::{
@@ -50,7 +53,7 @@ pub(super) enum Ending {
 /// An open way to an endpoint.
 pub(super) enum Way {
     /// Straight to an endpoint of this cluster.
-    Local(Tcp),
+    Local(Connected),
     /// Over a stream.
     Peer(PeerWay),
 }
@@ -154,7 +157,7 @@ pub(super) fn local(
         // Withdrawn since the plan was made.
         let Some(export) = export else { return Ending::Unsent };
         match site.endpoints.connect(&export, &wanted).await {
-            Ok(tcp) => Ending::Connected(Way::Local(tcp)),
+            Ok(connected) => Ending::Connected(Way::Local(connected)),
             Err(refusal) => Ending::Refused {
                 origin: refusal.origin,
                 code: refusal.code.to_string(),

@@ -9,13 +9,13 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use super::tcp::Tcp;
 use crate::{
     clock::Clock,
-    ledger::Ledger,
+    ledger::{EndpointKey, Ledger},
     model::{
         catalog::{Export, Protocol},
         code::Code,
@@ -47,6 +47,43 @@ pub(super) struct Wanted {
     pub(super) deadline: Duration,
     /// Endpoints that their checks find not ready: tried last.
     pub(super) unready: Option<Arc<Unready>>,
+    /// Endpoints that have had their try.
+    pub(super) except: Vec<SocketAddr>,
+}
+
+/// An endpoint that took a connection.
+#[derive(Debug)]
+pub(super) struct Connected {
+    pub(super) tcp: Tcp,
+    pub(super) address: SocketAddr,
+    pub(super) trial: Trial,
+}
+
+/// Says to the ledger what became of a connection to an endpoint, in any case: a place on probation waits for it.
+#[derive(Debug)]
+pub(super) struct Trial {
+    ledger: Ledger,
+    key: EndpointKey,
+    done: bool,
+}
+
+impl Trial {
+    pub(super) fn new(ledger: Ledger, key: EndpointKey) -> Self {
+        Self { ledger, key, done: false }
+    }
+
+    /// Only the first word counts.
+    pub(super) fn observe(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.done, true) {
+            self.ledger.observe_endpoint(&self.key, outcome);
+        }
+    }
+}
+
+impl Drop for Trial {
+    fn drop(&mut self) {
+        self.observe(Outcome::Unknown);
+    }
 }
 
 /// Opens connections to endpoints of this cluster.
@@ -63,8 +100,19 @@ impl Endpoints {
         Self { net, clock, ledger, turn: AtomicUsize::new(0) }
     }
 
-    /// Connects to the first endpoint that takes the connection.
-    pub(super) async fn connect(&self, export: &Export, wanted: &Wanted) -> Result<Tcp, Refusal> {
+    /// The time of the clock that this goes by.
+    pub(super) fn now(&self) -> Instant {
+        self.clock.now()
+    }
+
+    /// Whether there is an endpoint to try.
+    pub(super) fn has(&self, export: &Export, wanted: &Wanted) -> bool {
+        Self::fitting(export, wanted).next().is_some()
+    }
+
+    /// Connects to the first endpoint that takes the connection. Of an idempotent export the first answer tells
+    /// whether that was a success, else the connection itself does: nobody waits for more.
+    pub(super) async fn connect(&self, export: &Export, wanted: &Wanted) -> Result<Connected, Refusal> {
         let addresses = self.order(export, wanted);
         let most = if wanted.deadline.is_zero() { OPEN_TIMEOUT } else { wanted.deadline.min(OPEN_TIMEOUT) };
         let until = self.clock.now() + most;
@@ -81,8 +129,11 @@ impl Endpoints {
             let key = (export.name.clone(), wanted.port, address);
             match self.net.tcp_connect(address, left.min(CONNECT_TIMEOUT)).await {
                 Ok(stream) => {
-                    self.ledger.observe_endpoint(&key, Outcome::Success);
-                    return Ok(Tcp::new(stream));
+                    let mut trial = Trial::new(self.ledger.clone(), key);
+                    if !export.idempotent {
+                        trial.observe(Outcome::Success);
+                    }
+                    return Ok(Connected { tcp: Tcp::new(stream), address, trial });
                 }
                 Err(error) => {
                     refusal = refused(address, &error);
@@ -94,17 +145,21 @@ impl Endpoints {
         Err(refusal)
     }
 
-    /// The endpoints in the order of trying: in turn, those that may not be used now last.
-    fn order(&self, export: &Export, wanted: &Wanted) -> Vec<SocketAddr> {
-        let fits = |address: &&SocketAddr| {
-            wanted.hostname.is_empty() || export.hostname(address.ip()) == wanted.hostname
+    fn fitting<'a>(export: &'a Export, wanted: &'a Wanted) -> impl Iterator<Item = SocketAddr> + 'a {
+        let fits = |address: &SocketAddr| {
+            (wanted.hostname.is_empty() || export.hostname(address.ip()) == wanted.hostname)
+                && !wanted.except.contains(address)
         };
         let port = export
             .ports
             .iter()
             .find(|entry| entry.port.protocol == Protocol::Tcp && entry.port.number == wanted.port);
-        let mut fit: Vec<SocketAddr> =
-            port.into_iter().flat_map(|port| port.to.iter()).filter(fits).copied().collect();
+        port.into_iter().flat_map(|port| port.to.iter()).copied().filter(fits)
+    }
+
+    /// The endpoints in the order of trying: in turn, those that may not be used now last.
+    fn order(&self, export: &Export, wanted: &Wanted) -> Vec<SocketAddr> {
+        let mut fit: Vec<SocketAddr> = Self::fitting(export, wanted).collect();
         if fit.len() > 1 {
             let start = match wanted.affinity.as_slice() {
                 [] => self.turn.fetch_add(1, Ordering::Relaxed),

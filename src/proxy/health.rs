@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::inbound::Site;
 use crate::{
     link::{Lane, Links},
-    model::limits::RTT_INTERVAL,
+    model::{limits::RTT_INTERVAL, liveness::LinkState},
 };
 
 /// Runs until the hard shutdown.
@@ -59,8 +59,17 @@ async fn follow(site: Arc<Site>, lane: Arc<Lane>) {
             changed = health.changed() => if changed.is_err() { break },
         }
         site.ledger.touch();
+        if lane.health() == LinkState::Down {
+            break;
+        }
         let (cluster, gateway) = (&lane.key().cluster, &lane.key().gateway);
         site.ledger.note("link", format!("{cluster} by {gateway} is {}", lane.health()));
     }
     site.ledger.touch();
+    // Its end comes with the verdict, and may be heard before it.
+    if lane.health() == LinkState::Down {
+        let (cluster, gateway) = (&lane.key().cluster, &lane.key().gateway);
+        let cause = lane.standing().cause.map_or_else(String::new, |cause| format!(": {cause}"));
+        site.ledger.note("link", format!("{cluster} by {gateway} is down{cause}"));
+    }
 }

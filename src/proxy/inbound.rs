@@ -23,9 +23,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     allowed::{Allowed, Foothold, Ground},
-    endpoints::{Endpoints, Refusal, Wanted},
+    endpoints::{Connected, Endpoints, Refusal, Wanted},
     index::ExportIndex,
     pump,
+    young::{self, Caller, Grown},
 };
 use crate::{
     clock::Clock,
@@ -173,6 +174,7 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
         affinity: header.affinity,
         deadline: Duration::from_millis(header.deadline_ms.into()),
         unready: state.unready.get(&export.name).cloned(),
+        except: Vec::new(),
     };
     let stopped = writer.stopped();
     let connected = tokio::select! {
@@ -199,9 +201,44 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
     });
     let reply =
         v1::OpenReply { outcome: Some(v1::open_reply::Outcome::Connected(v1::Connected { locality })) };
-    if writer.write_message(&reply).await.is_ok() {
-        count("served");
-        let carried = pump::tcp_and_stream_until(backend, writer, reader, &foothold.cut).await;
+    if writer.write_message(&reply).await.is_err() {
+        return;
+    }
+    count("served");
+    carry(site, &export, &foothold, (wanted, backend), (writer, reader)).await;
+}
+
+/// Carries bytes; of an idempotent export, after it was found out which endpoint answers.
+async fn carry(
+    site: &Site,
+    export: &Export,
+    foothold: &Foothold,
+    (wanted, backend): (Wanted, Connected),
+    (mut writer, reader): (Writer, Reader),
+) {
+    if !export.idempotent {
+        let carried = pump::tcp_and_stream_until(backend.tcp, writer, reader, &foothold.cut).await;
+        return tracing::trace!(export = %export.name, ?carried, "served");
+    }
+    let mut caller = Caller::new(reader, &writer);
+    let grown = {
+        let grow = pin!(young::grow(&site.endpoints, export, wanted, backend, &mut caller));
+        foothold.cut.run_until_cancelled(grow).await
+    };
+    let (backend, answer) = match grown {
+        Some(Grown::Carry(backend, answer)) => (backend, answer),
+        Some(Grown::Gone) => return,
+        Some(Grown::Nobody) => {
+            writer.reset(Reset::ConnectionReset);
+            return caller.reader.stop(Reset::ConnectionReset);
+        }
+        None => {
+            writer.reset(Reset::Policy);
+            return caller.reader.stop(Reset::Policy);
+        }
+    };
+    if answer.is_empty() || writer.write_chunk(answer).await.is_ok() {
+        let carried = pump::tcp_and_stream_until(backend, writer, caller.reader, &foothold.cut).await;
         tracing::trace!(export = %export.name, ?carried, "served");
     }
 }

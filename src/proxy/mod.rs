@@ -11,12 +11,14 @@ mod endpoints;
 mod health;
 mod inbound;
 mod index;
+mod launcher;
 mod listen;
 mod open;
 mod outbound;
 mod pump;
 mod route;
 mod tcp;
+mod young;
 
 use std::{
     fmt,

@@ -18,6 +18,7 @@ use super::{
     attempt::{Attempt, Ending, Way},
     pump::poll_read_some,
     tcp::Tcp,
+    young::{Heard, Source},
 };
 use crate::{
     clock::Clock,
@@ -96,6 +97,23 @@ impl Client {
                 Poll::Pending => return Poll::Pending,
             }
         }
+    }
+}
+
+impl Source for Client {
+    fn said(&self) -> &BytesMut {
+        &self.first
+    }
+
+    fn poll_hear(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
+        let before = self.first.len();
+        if self.poll_listen(cx).is_ready() {
+            return Poll::Ready(Heard::Gone);
+        }
+        if self.ended || self.first.len() >= FIRST_BYTES_MAX {
+            return Poll::Ready(Heard::Enough);
+        }
+        if self.first.len() > before { Poll::Ready(Heard::More) } else { Poll::Pending }
     }
 }
 

@@ -33,6 +33,15 @@ pub(crate) struct Peer {
     pub(crate) gateway: String,
     /// Its address.
     pub(crate) address: String,
+    /// How many gateways of it have a lane that is up.
+    pub(crate) links_up: usize,
+}
+
+impl Peer {
+    /// What a fault changes; which of several good links comes first is no such thing.
+    pub(crate) fn shown(&self) -> (&str, &str, usize) {
+        (&self.state, &self.link, self.links_up)
+    }
 }
 
 impl Admin {
@@ -68,8 +77,20 @@ impl Admin {
             link: text(&peer["link"]["state"]),
             gateway: text(&peer["link"]["gateway"]),
             address: text(&peer["link"]["address"]),
+            links_up: links_up(peer),
         };
         Ok(peers.iter().map(peer).collect())
+    }
+
+    /// The number of the newest event, and how many of those after one that is known say that a link became so.
+    pub(crate) fn links_became(&self, after: u64, word: &str) -> Result<(u64, u64)> {
+        let said = self.get(&format!("/v1/events?after={after}"))?;
+        let events = said["events"].as_array().context("no events in the answer")?;
+        let newest = events.iter().filter_map(|event| event["number"].as_u64()).max().unwrap_or(after);
+        let became = |event: &&Value| {
+            event["kind"] == "link" && event["text"].as_str().is_some_and(|text| text.contains(word))
+        };
+        Ok((newest, events.iter().filter(became).count() as u64))
     }
 
     /// Where clients of this gateway connect to for a port of the sample service.
@@ -96,6 +117,18 @@ impl Admin {
         stream.take(LARGEST).read_to_end(&mut raw)?;
         let body = body_of(&raw)?;
         serde_json::from_slice(&body).with_context(|| format!("the answer to {path} is not JSON"))
+    }
+}
+
+/// The gateways of a peer with a link that is up; a gateway that lists none but the first has that one.
+fn links_up(peer: &Value) -> usize {
+    let up = |link: &&Value| link["state"] == "up";
+    match peer["links"].as_array() {
+        Some(all) => {
+            let gateways = all.iter().filter(up).map(|link| link["gateway"].to_string());
+            gateways.collect::<std::collections::BTreeSet<_>>().len()
+        }
+        None => usize::from(up(&&peer["link"])),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::{
     quantity::Span,
     scenario::Load,
     server::Defect,
+    standing::Product,
     verb::failover::Kill,
 };
 
@@ -72,6 +73,16 @@ pub(crate) enum Verb {
         /// Repetitions [default: the file's]
         #[arg(long)]
         reps: Option<usize>,
+        /// What stands between the clusters
+        #[arg(long, value_enum, default_value_t = Product::Tombolo)]
+        product: Product,
+        /// Do the same to these too, and show both side by side
+        #[arg(long, value_enum)]
+        against: Option<Product>,
+        #[command(flatten)]
+        load: Box<LoadFlags>,
+        #[command(flatten)]
+        link: Change,
     },
     /// Take away what stands, all of it and nothing else
     Down,
@@ -178,7 +189,20 @@ pub(crate) enum FaultVerb {
     /// End a block
     Unblock { from: String, to: String },
     /// Make a cluster's NAT forget its flows: they go on from new ports
-    Rebind { cluster: String },
+    Rebind {
+        cluster: String,
+        /// From a new address too (netns)
+        #[arg(long)]
+        address: bool,
+    },
+    /// Have endpoints misbehave: drop:N, stall:N, truncate:N, reset:N, error:N, slow:N:SPAN; nothing: behave
+    Defect { target: Target, what: Vec<Defect> },
+    /// Drop what new connections to endpoints begin with (netns)
+    Mute { target: Target },
+    /// End a mute
+    Unmute { target: Target },
+    /// SIGTERM to gateways one after the other, each started again and waited for
+    Roll { target: Target },
 }
 
 /// `testbed load`.
@@ -219,6 +243,12 @@ pub(crate) struct LoadFlags {
     /// Size of a bulk body
     #[arg(long)]
     bulk_bytes: Option<u64>,
+    /// Long TCP streams beside the requests
+    #[arg(long)]
+    streams: Option<usize>,
+    /// Bulk bodies fetched one after the other beside the requests, so many at a time
+    #[arg(long)]
+    downloads: Option<usize>,
 }
 
 impl LoadFlags {
@@ -236,7 +266,8 @@ impl LoadFlags {
             deadline: self.deadline.unwrap_or(load.deadline),
             late: self.late.unwrap_or(load.late),
             bulk_bytes: self.bulk_bytes.unwrap_or(load.bulk_bytes),
-            streams: load.streams,
+            streams: self.streams.unwrap_or(load.streams),
+            downloads: self.downloads.unwrap_or(load.downloads),
         }
     }
 }
@@ -283,9 +314,15 @@ pub(crate) struct BackendArgs {
     /// Greeting: the server speaks first
     #[arg(long, value_name = "ADDR")]
     pub(crate) greet: Option<std::net::SocketAddr>,
-    /// drop:N, stall:N, truncate:N, error:N, slow:N:SPAN at every Nth request; may be given several times
+    /// drop:N, stall:N, truncate:N, reset:N, error:N, slow:N:SPAN at every Nth request; may be given several times
     #[arg(long)]
     pub(crate) defect: Vec<Defect>,
+    /// A file with more defects, one a line, followed while it changes
+    #[arg(long, value_name = "FILE")]
+    pub(crate) follow: Option<PathBuf>,
+    /// Write the id (header X-Request) of every HTTP request to this file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
 }
 
 /// Parts of a testbed.

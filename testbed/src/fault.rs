@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 use anyhow::{Result, bail, ensure};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
-use crate::{emulator::link::Change, quantity::Span, scenario::Scenario};
+use crate::{emulator::link::Change, quantity::Span, scenario::Scenario, server::Defect};
 
 /// What a signal goes to: `west`, `west/1` (a gateway), `west/endpoint/1`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,8 +97,6 @@ pub(crate) enum Fault {
     },
     /// Ends a block.
     Unblock { from: String, to: String },
-    /// The cluster's NAT forgets its flows: they continue from new ports.
-    Rebind { cluster: String },
     /// Runs a verb of `tombolo` in a cluster; again until its output has the words, for as long as that may take.
     Tombolo {
         cluster: String,
@@ -116,6 +114,20 @@ pub(crate) enum Fault {
         #[serde(default)]
         within: Span,
     },
+    /// The cluster's NAT forgets its flows: they continue from new ports, or from a new address too.
+    Rebind {
+        cluster: String,
+        #[serde(default)]
+        address: bool,
+    },
+    /// Endpoints misbehave in these ways from now on; in none: they behave.
+    Defect { target: Target, what: Vec<Defect> },
+    /// What new connections to endpoints begin with vanishes.
+    Mute { target: Target },
+    /// Ends a mute.
+    Unmute { target: Target },
+    /// SIGTERM to gateways one after the other, each started again and waited for.
+    Roll { target: Target },
 }
 
 impl Target {
@@ -188,7 +200,22 @@ impl Fault {
             Self::Kill { target }
             | Self::Stop { target }
             | Self::Cont { target }
+            | Self::Defect { target, .. }
+            | Self::Mute { target }
+            | Self::Unmute { target }
+            | Self::Roll { target }
             | Self::Restart { target } => {
+                let endpoints = matches!(target, Target::Endpoint(..) | Target::Endpoints(_));
+                match self {
+                    Self::Defect { .. } | Self::Mute { .. } | Self::Unmute { .. } => {
+                        ensure!(
+                            endpoints,
+                            "{target} is no endpoint: write west/endpoint/1 or west/endpoints"
+                        );
+                    }
+                    Self::Roll { .. } => ensure!(!endpoints, "{target} is no gateway: write west or west/1"),
+                    _ => {}
+                }
                 let Some(cluster) = target.cluster() else {
                     let held = matches!(self, Self::Stop { .. } | Self::Cont { .. });
                     ensure!(held, "the WAN is only stopped and continued: its devices end with it");
@@ -213,7 +240,7 @@ impl Fault {
                 ensure!(scenario.cluster(from)? != scenario.cluster(to)?, "`{from}` has no link to itself");
                 Ok(())
             }
-            Self::Rebind { cluster } | Self::Tombolo { cluster, .. } | Self::Name { cluster, .. } => {
+            Self::Rebind { cluster, .. } | Self::Tombolo { cluster, .. } | Self::Name { cluster, .. } => {
                 scenario.cluster(cluster).map(|_| ())
             }
         }
@@ -245,7 +272,6 @@ impl fmt::Display for Fault {
                 write!(f, " {from} {arrow} {to}")
             }
             Self::Unblock { from, to } => write!(f, "unblock {from} <-> {to}"),
-            Self::Rebind { cluster } => write!(f, "rebind {cluster}"),
             Self::Tombolo { cluster, run, says: None, .. } => write!(f, "tombolo {run} in {cluster}"),
             Self::Tombolo { cluster, run, says: Some(says), .. } => {
                 write!(f, "tombolo {run} in {cluster} says `{says}`")
@@ -253,6 +279,16 @@ impl fmt::Display for Fault {
             Self::Name { cluster, name, exists, .. } => {
                 write!(f, "{name} has {} in {cluster}", if *exists { "an address" } else { "none" })
             }
+            Self::Rebind { cluster, address: false } => write!(f, "rebind {cluster}"),
+            Self::Rebind { cluster, .. } => write!(f, "rebind {cluster} to another address"),
+            Self::Defect { target, what } if what.is_empty() => write!(f, "{target} behaves"),
+            Self::Defect { target, what } => {
+                write!(f, "{target} does")?;
+                what.iter().try_for_each(|defect| write!(f, " {defect}"))
+            }
+            Self::Mute { target } => write!(f, "mute {target}"),
+            Self::Unmute { target } => write!(f, "unmute {target}"),
+            Self::Roll { target } => write!(f, "roll {target}"),
         }
     }
 }

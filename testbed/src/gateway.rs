@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -12,9 +13,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::{
     admin::Admin,
+    envoy,
     ground::{Listens, ground},
     process::{Member, Role},
-    standing::Standing,
+    standing::{Product, Standing},
 };
 
 /// The sample service's name, as its DNS name starts.
@@ -53,6 +55,9 @@ fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     if let Some(network) = &listens.virtual_ips {
         text.push_str(&format!("[names]\nvirtual_ips = \"{network}\"\n"));
     }
+    if let Some(drain) = plan.drain {
+        text.push_str(&format!("[limits]\ndrain_timeout = \"{drain}\"\n"));
+    }
     let scenario = &standing.scenario;
     if !scenario.order.is_empty() && scenario.client().is_ok_and(|client| client == cluster) {
         text.push_str(&format!("[[failover]]\nnames = [\"shop/web\"]\norder = {:?}\n", scenario.order));
@@ -60,7 +65,8 @@ fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     if plan.endpoints == 0 {
         return text;
     }
-    text.push_str("[[export]]\nnamespace = \"shop\"\nname = \"web\"\nidempotent = true\n");
+    let idempotent = plan.idempotent;
+    text.push_str(&format!("[[export]]\nnamespace = \"shop\"\nname = \"web\"\nidempotent = {idempotent}\n"));
     let ground = ground(standing.backend);
     let plain = ground.ports_below_1024().then_some((PLAIN.0, PLAIN.1, PORTS[0].1));
     for (name, port, at) in PORTS.map(|(name, port)| (name, port, port)).into_iter().chain(plain) {
@@ -75,8 +81,30 @@ fn config(standing: &Standing, cluster: usize, listens: &Listens) -> String {
     text
 }
 
+/// The binary of a product, which is got when it is not here.
+pub(crate) fn binary_of(product: Product, told: Option<&Path>) -> Result<(Product, PathBuf)> {
+    Ok((
+        product,
+        match product {
+            Product::Tombolo => find_binary(told)?,
+            Product::Envoy => crate::bench::envoy_binary()?,
+        },
+    ))
+}
+
+/// Where clients connect to for a port of the sample service.
+pub(crate) fn target(standing: &Standing, cluster: usize, port: &str) -> Result<SocketAddr> {
+    match standing.product {
+        Product::Tombolo => admin(standing, cluster, 0)?.target(SERVICE, port),
+        Product::Envoy => envoy::target(standing, cluster, port),
+    }
+}
+
 /// Writes the config and starts the process; it is not ready yet.
 pub(crate) fn start(standing: &mut Standing, cluster: usize, gateway: usize) -> Result<()> {
+    if standing.product == Product::Envoy {
+        return envoy::start(standing, cluster, gateway);
+    }
     let ground = ground(standing.backend);
     let name = standing.scenario.clusters[cluster].name.clone();
     let (folder, state) = (standing.cluster_folder(&name), standing.state_folder(&name));
@@ -106,12 +134,10 @@ pub(crate) fn admin(standing: &Standing, cluster: usize, gateway: usize) -> Resu
 }
 
 /// Waits until a gateway says that it is ready; its last words are part of the error.
-pub(crate) fn wait_ready(
-    standing: &Standing,
-    cluster: usize,
-    gateway: usize,
-    limit: Duration,
-) -> Result<Admin> {
+pub(crate) fn wait_ready(standing: &Standing, cluster: usize, gateway: usize, limit: Duration) -> Result<()> {
+    if standing.product == Product::Envoy {
+        return envoy::wait_ready(standing, cluster, gateway, &["/ready"], limit);
+    }
     let name = &standing.scenario.clusters[cluster].name;
     let member = &standing.members[standing.gateway(name, gateway + 1)?];
     let until = Instant::now() + limit;
@@ -119,7 +145,7 @@ pub(crate) fn wait_ready(
         if let Ok(admin) = admin(standing, cluster, gateway)
             && admin.status().is_ok_and(|status| status["ready"] == true)
         {
-            return Ok(admin);
+            return Ok(());
         }
         crate::interrupt::check()?;
         if !member.alive() {
@@ -134,6 +160,10 @@ pub(crate) fn wait_ready(
 
 /// Joins a cluster to the first one by a token; the token goes through a pipe.
 pub(crate) fn join(standing: &Standing, cluster: usize) -> Result<()> {
+    if standing.product == Product::Envoy {
+        // Its config names everybody.
+        return Ok(());
+    }
     let token = call(standing, 0, &["token", "create", "--allow-private"], "")?;
     call(standing, cluster, &["join", "-"], &token).map(|_| ())
 }

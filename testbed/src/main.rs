@@ -5,9 +5,11 @@ mod admin;
 mod bench;
 mod cli;
 mod emulator;
+mod envoy;
 mod fault;
 mod gateway;
 mod ground;
+mod inside;
 mod interrupt;
 mod kept;
 mod kubernetes;
@@ -31,7 +33,7 @@ use cli::{BackendArgs, Cli, FailoverArgs, FaultVerb, InnerVerb, LoadArgs, Output
 use fault::Fault;
 use scenario::{Assertion, Load, Scenario};
 use server::{Manners, Speech};
-use standing::{Lock, Standing};
+use standing::{Lock, Product, Standing};
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -57,7 +59,12 @@ fn run(cli: Cli) -> Result<bool> {
                 None => Scenario::plain(args.clusters, args.gateways)?,
             };
             scenario.link = args.link.over(scenario.link);
-            let standing = verb::up::up(&folder, args.backend, gateway::find_binary(tombolo)?, scenario)?;
+            let standing = verb::up::up(
+                &folder,
+                args.backend,
+                gateway::binary_of(Product::Tombolo, tombolo)?,
+                scenario,
+            )?;
             verb::status::status(&standing, json)?;
         }
         Verb::Status => verb::status::status(&Standing::find(&folder)?, json)?,
@@ -73,12 +80,28 @@ fn run(cli: Cli) -> Result<bool> {
         }
         Verb::Load(args) => run_load(&folder, &args, json)?,
         Verb::Failover(args) => return run_failover(&folder, tombolo, &args, json),
-        Verb::Scenario { file, backend, reps } => {
+        Verb::Scenario { file, backend, reps, product, against, load, link } => {
             interrupt::note_signals()?;
-            let scenario = Scenario::read(&file)?;
-            let (reps, assertions) = (reps.unwrap_or(scenario.reps), scenario.assertions.clone());
-            let mut standing = verb::up::up(&folder, backend, gateway::find_binary(tombolo)?, scenario)?;
-            return measured(&mut standing, None, reps, assertions, json, true);
+            let mut scenario = Scenario::read(&file)?;
+            scenario.load = load.over(&scenario.load);
+            scenario.link = link.over(scenario.link);
+            // A shorter load ends before what was to come later.
+            scenario.steps.retain(|step| step.at <= scenario.load.duration);
+            scenario.reps = reps.unwrap_or(scenario.reps);
+            let run =
+                |product| run_scenario(&folder, backend, gateway::binary_of(product, tombolo)?, &scenario);
+            let (report, pass) = run(product)?;
+            let text = if json { serde_json::to_string_pretty(&report)? } else { report.table() };
+            screen::say(&text);
+            let Some(against) = against else { return Ok(pass) };
+            // The other one is held against nothing: it is shown.
+            let (other, _) = run(against)?;
+            let text = if json { serde_json::to_string_pretty(&other)? } else { other.table() };
+            screen::say(&format!("\n{text}"));
+            if !json {
+                screen::say(&format!("\n{}", report::side_by_side(&report, &other)));
+            }
+            return Ok(pass);
         }
         Verb::Down => {
             let standing = verb::down::down(&folder)?;
@@ -121,7 +144,11 @@ fn typed_fault(typed: FaultVerb) -> (Fault, Option<quantity::Span>) {
             Fault::Block { from, to, one_way, protocol, longer_than, reject, lasting }
         }
         FaultVerb::Unblock { from, to } => Fault::Unblock { from, to },
-        FaultVerb::Rebind { cluster } => Fault::Rebind { cluster },
+        FaultVerb::Rebind { cluster, address } => Fault::Rebind { cluster, address },
+        FaultVerb::Defect { target, what } => Fault::Defect { target, what },
+        FaultVerb::Mute { target } => Fault::Mute { target },
+        FaultVerb::Unmute { target } => Fault::Unmute { target },
+        FaultVerb::Roll { target } => Fault::Roll { target },
     };
     (fault, None)
 }
@@ -139,6 +166,11 @@ fn run_load(folder: &std::path::Path, args: &LoadArgs, json: bool) -> Result<()>
             deadline: load.deadline,
             late: load.late,
             bulk_bytes: load.bulk_bytes,
+            // The other port of a server of its own is not known.
+            streams: 0,
+            stream_target: None,
+            downloads: load.downloads,
+            nonce: rand::random(),
         };
         verb::inner::runtime()?.block_on(load::run(plan, |_| {}))?
     } else {
@@ -168,23 +200,25 @@ fn run_failover(
         Some(backend) => {
             let mut scenario = Scenario::plain(args.clusters, args.gateways)?;
             scenario.link = args.link.over(scenario.link);
-            verb::up::up(folder, backend, gateway::find_binary(tombolo)?, scenario)?
+            verb::up::up(folder, backend, gateway::binary_of(Product::Tombolo, tombolo)?, scenario)?
         }
         None => Standing::find(folder)?,
     };
     standing.scenario.load = args.load.over(&standing.scenario.load);
-    measured(&mut standing, Some(args.kill), args.reps, assertions, json, args.backend.is_some())
+    let own = args.backend.is_some();
+    let (report, pass) = reported(&mut standing, Some(args.kill), args.reps, assertions, own)?;
+    screen::say(&if json { serde_json::to_string_pretty(&report)? } else { report.table() });
+    Ok(pass)
 }
 
-/// Runs the repetitions, reports, keeps what there is of a failure, and takes down what it brought up.
-fn measured(
+/// Runs the repetitions, keeps what there is of a failure, and takes down what it brought up.
+fn reported(
     standing: &mut Standing,
     kill: Option<verb::failover::Kill>,
     reps: usize,
     assertions: Vec<Assertion>,
-    json: bool,
     own: bool,
-) -> Result<bool> {
+) -> Result<(report::Report, bool)> {
     let command = kept::command_line();
     let result = verb::failover::repeat(standing, kill, reps, &assertions);
     let report = result.map(|reps| report::Report::new(standing, reps, assertions, command.clone()));
@@ -200,9 +234,18 @@ fn measured(
     if own {
         verb::down::take_down(standing)?;
     }
-    let report = report?;
-    screen::say(&if json { serde_json::to_string_pretty(&report)? } else { report.table() });
-    Ok(pass)
+    Ok((report?, pass))
+}
+
+/// Brings a scenario up, does it, and takes it down.
+fn run_scenario(
+    folder: &std::path::Path,
+    backend: ground::BackendName,
+    binary: (Product, PathBuf),
+    scenario: &Scenario,
+) -> Result<(report::Report, bool)> {
+    let mut standing = verb::up::up(folder, backend, binary, scenario.clone())?;
+    reported(&mut standing, None, scenario.reps, scenario.assertions.clone(), true)
 }
 
 fn serve(args: BackendArgs) -> Result<()> {
@@ -211,9 +254,18 @@ fn serve(args: BackendArgs) -> Result<()> {
         ports.iter().any(|(address, _)| address.is_some()),
         "nothing to serve\n  try: --http 127.0.0.1:8080"
     );
-    let manners = Manners::new(args.cluster, args.defect);
+    let append = |path: &PathBuf| {
+        let file = std::fs::File::options().create(true).append(true).open(path);
+        file.with_context(|| path.display().to_string())
+    };
+    let ids = args.record.as_ref().map(append).transpose()?;
+    let manners = Manners::recording(args.cluster, args.defect, ids);
     verb::inner::runtime()?.block_on(async {
         let mut tasks = tokio::task::JoinSet::new();
+        if let Some(file) = args.follow {
+            let manners = std::sync::Arc::clone(&manners);
+            tasks.spawn(async move { server::follow(&file, &manners).await });
+        }
         for (address, speech) in ports {
             let Some(address) = address else { continue };
             let listener = server::listen(address).await?;

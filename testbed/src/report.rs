@@ -5,12 +5,25 @@ use std::{collections::BTreeMap, process::Command};
 use serde::Serialize;
 
 use crate::{
-    load::{Account, Latency, Outcome, Record},
+    load::{Account, End, Latency, Outcome, Record},
     quantity::Span,
     scenario::{Assertion, Scenario},
     screen,
-    standing::Standing,
+    standing::{Product, Standing},
 };
+
+/// The spans of a table, in its order.
+const SPANS: [&str; 9] = [
+    "gap",
+    "wait",
+    "first_ok",
+    "last_of_first",
+    "resumed",
+    "stream_end",
+    "tail",
+    "detected_near",
+    "detected_far",
+];
 
 /// One repetition. Times are milliseconds after the first fault.
 #[derive(Debug, Clone, Serialize)]
@@ -33,13 +46,16 @@ pub(crate) struct Repetition {
     /// The longest that any request answered or given up after the fault had to wait; a failed one counts
     /// its whole deadline.
     pub(crate) wait_ms: f64,
-    /// The last answer of the cluster that gave the last one before the fault, streams included; 0 when it gave
-    /// none after it.
+    /// The last answer of the cluster that gave the last one before the fault; 0 when it gave none after it.
     pub(crate) last_of_first_ms: Option<f64>,
+    /// From the last fault to the first answer after it.
+    pub(crate) resumed_ms: Option<f64>,
+    /// The last stream that ended before the load did.
+    pub(crate) stream_end_ms: Option<f64>,
     /// All requests.
     pub(crate) account: Account,
-    /// What was asked on the streams that stand beside them; a first try that failed is a stream that was cut.
-    pub(crate) streams: Option<Account>,
+    /// What is counted beside the requests.
+    pub(crate) beside: BTreeMap<&'static str, u64>,
 }
 
 impl Repetition {
@@ -59,17 +75,24 @@ impl Repetition {
             gap_ms: gap(&outcome.records, fault_at) as f64 / 1e6,
             wait_ms: touched().map(|record| record.waited(deadline)).max().unwrap_or(0) as f64 / 1e6,
             last_of_first_ms: last_of_first(&outcome.records, fault_at),
+            resumed_ms: None,
+            stream_end_ms: outcome
+                .streams
+                .iter()
+                .filter(|s| s.end != End::Kept && s.at >= fault_at)
+                .map(|s| s.at)
+                .max()
+                .map(after),
             account: outcome.account.clone(),
-            streams: None,
+            beside: beside(outcome),
         }
     }
 
-    /// With what became of the streams beside the requests.
-    pub(crate) fn with_streams(mut self, outcome: &Outcome, fault_at: u64) -> Self {
-        let last = last_of_first(&outcome.records, fault_at);
-        self.last_of_first_ms = [self.last_of_first_ms, last].into_iter().flatten().reduce(f64::max);
-        self.streams = Some(outcome.account.clone());
-        self
+    /// Takes the time of the last fault, of the machine's clock.
+    pub(crate) fn resumed(&mut self, outcome: &Outcome, last_fault_at: u64) {
+        let after = outcome.records.iter().filter(|r| r.answered() && r.intended >= last_fault_at);
+        let first = after.map(|record| record.done).min();
+        self.resumed_ms = first.map(|at| at.saturating_sub(last_fault_at) as f64 / 1e6);
     }
 }
 
@@ -79,6 +102,19 @@ fn last_of_first(records: &[Record], fault_at: u64) -> Option<f64> {
     let first = answered().filter(|record| record.done < fault_at).max_by_key(|record| record.done)?;
     let last = answered().filter(|record| record.cluster == first.cluster).map(|record| record.done).max()?;
     Some(last.saturating_sub(fault_at) as f64 / 1e6)
+}
+
+/// The counts of streams and downloads.
+fn beside(outcome: &Outcome) -> BTreeMap<&'static str, u64> {
+    let ended = |end| outcome.streams.iter().filter(|stream| stream.end == end).count() as u64;
+    BTreeMap::from([
+        ("streams_kept", ended(End::Kept)),
+        ("streams_reset", ended(End::Reset)),
+        ("streams_closed", ended(End::Closed) + ended(End::Wrong)),
+        ("streams_hung", ended(End::Hung)),
+        ("downloads_whole", outcome.downloads.whole),
+        ("downloads_broken", outcome.downloads.broken),
+    ])
 }
 
 impl Repetition {
@@ -115,7 +151,9 @@ pub(crate) struct Report {
     pub(crate) backend: crate::ground::BackendName,
     /// Of this program.
     pub(crate) testbed_version: &'static str,
-    /// What `tombolo --version` says.
+    /// What the gateways are.
+    pub(crate) product: Product,
+    /// What `--version` of their binary says.
     pub(crate) tombolo_version: String,
     /// The commit of the folder this runs in, if it is one.
     pub(crate) commit: Option<String>,
@@ -163,6 +201,7 @@ impl Report {
             seed: standing.scenario.seed,
             backend: standing.backend,
             testbed_version: env!("CARGO_PKG_VERSION"),
+            product: standing.product,
             tombolo_version: said(&standing.tombolo.to_string_lossy(), &["--version"])
                 .unwrap_or_else(|| "unknown".to_owned()),
             commit: said("git", &["rev-parse", "HEAD"]),
@@ -220,8 +259,11 @@ impl Report {
             ]);
         }
         let mut text = screen::table(&headings, &rows);
-        for span in ["gap", "wait", "first_ok", "last_of_first", "detected_near", "detected_far"] {
+        for span in SPANS {
             let part = |part: &str| ms(self.figures.get(&format!("{span}_{part}")).copied());
+            if !self.figures.contains_key(&format!("{span}_p50")) {
+                continue;
+            }
             text.push_str(&format!(
                 "\n{span:<13} p50 {:>5}  p99 {:>5}  max {:>5} ms",
                 part("p50"),
@@ -238,14 +280,30 @@ impl Report {
             count("late"),
             count("unanswered")
         ));
-        if let (Some(streamed), Some(cut)) = (self.figures.get("streamed"), self.figures.get("cut")) {
-            text.push_str(&format!("\nstreams beside them: cut {cut} times in {streamed} uses"));
+        let beside = self.repetitions.iter().flat_map(|rep| rep.beside.keys());
+        for name in beside.collect::<std::collections::BTreeSet<_>>() {
+            if count(name) > 0.0 {
+                text.push_str(&format!("\n{name} {}", count(name)));
+            }
         }
         for (assertion, holds) in &self.assertions {
             text.push_str(&format!("\n{} {assertion}", if *holds { "PASS" } else { "FAIL" }));
         }
         text
     }
+}
+
+/// Two reports of the same scenario, figure by figure.
+pub(crate) fn side_by_side(one: &Report, other: &Report) -> String {
+    let name = |report: &Report| format!("{:?}", report.product).to_uppercase();
+    let shown = |report: &Report, figure: &str| {
+        report.figures.get(figure).map_or_else(|| "-".to_owned(), |value| format!("{value:.0}"))
+    };
+    let known: std::collections::BTreeSet<&String> = one.figures.keys().chain(other.figures.keys()).collect();
+    let row = |figure: &&String| vec![(*figure).clone(), shown(one, figure), shown(other, figure)];
+    let rows: Vec<Vec<String>> = known.iter().map(row).collect();
+    let versions = format!("{} | {}", one.tombolo_version, other.tombolo_version);
+    screen::table(&["FIGURE", &name(one), &name(other)], &rows) + "\n" + versions.trim()
 }
 
 fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
@@ -266,6 +324,9 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
     spans("last_of_first", repetitions.iter().map(|rep| rep.last_of_first_ms).collect());
     spans("detected_near", repetitions.iter().map(|rep| rep.detected_near_ms).collect());
     spans("detected_far", repetitions.iter().map(|rep| rep.detected_far_ms).collect());
+    spans("resumed", repetitions.iter().map(|rep| rep.resumed_ms).collect());
+    spans("stream_end", repetitions.iter().map(|rep| rep.stream_end_ms).collect());
+    spans("tail", repetitions.iter().map(|rep| Some(rep.account.latency_ms.p99)).collect());
     for rep in repetitions {
         let a = &rep.account;
         for (name, count) in [
@@ -279,10 +340,8 @@ fn figures(repetitions: &[Repetition]) -> BTreeMap<String, f64> {
         ] {
             *figures.entry(name.to_owned()).or_default() += count as f64;
         }
-        if let Some(streams) = &rep.streams {
-            let cut = streams.reset + streams.unanswered;
-            *figures.entry("streamed".to_owned()).or_default() += streams.issued as f64;
-            *figures.entry("cut".to_owned()).or_default() += cut as f64;
+        for (name, count) in &rep.beside {
+            *figures.entry((*name).to_owned()).or_default() += *count as f64;
         }
     }
     figures
@@ -310,22 +369,10 @@ mod tests {
     }
 
     #[test]
-    fn the_last_answer_of_who_answered_first_counts_also_when_it_came_on_a_stream() {
+    fn the_last_answer_of_who_answered_first_is_not_the_last_of_all() {
         let by = |cluster: &str, at| Record { cluster: Some(cluster.to_owned()), ..record(at, at, Fate::Ok) };
-        let outcome = |records: Vec<Record>| {
-            let account = Account::of(&records, Span::from_millis(1_000), Span::from_millis(10_000));
-            Outcome { started: 0, account, records }
-        };
-        let requests = outcome(vec![by("west", 900), by("west", 1_010), by("north", 5_000)]);
-        let fault = 1_000_000_000;
-        let rep = Repetition::of(1, &requests, fault, Span::from_millis(10_000));
-        assert_eq!(rep.last_of_first_ms, Some(10.0));
-        let mut cut = outcome(vec![by("west", 950), by("west", 1_300), record(1_400, 1_500, Fate::Retried)]);
-        cut.account.unanswered = 1;
-        let rep = rep.with_streams(&cut, fault);
-        assert_eq!(rep.last_of_first_ms, Some(300.0));
-        let figures = figures(&[rep]);
-        assert_eq!((figures["streamed"], figures["cut"]), (3.0, 2.0));
+        let records = vec![by("west", 900), by("west", 1_010), by("north", 5_000)];
+        assert_eq!(last_of_first(&records, 1_000_000_000), Some(10.0));
     }
 
     #[test]
@@ -337,7 +384,8 @@ mod tests {
             record(1_500, 1_700, Fate::Ok),
         ];
         let account = Account::of(&records, Span::from_millis(1_000), Span::from_millis(10_000));
-        let outcome = Outcome { started: 0, account, records };
+        let (streams, downloads) = (Vec::new(), crate::load::Downloads::default());
+        let outcome = Outcome { started: 0, account, records, streams, downloads };
         let rep = Repetition::of(1, &outcome, 1_000_000_000, Span::from_millis(10_000));
         assert_eq!(rep.last_of_first_ms, Some(700.0), "nobody else answers");
         assert_eq!((rep.gap_ms, rep.wait_ms), (500.0, 640.0));

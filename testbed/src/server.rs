@@ -2,16 +2,21 @@
 //! its cluster. It can misbehave at every Nth request, so that a client's counts have a known answer.
 
 use std::{
-    fmt, io,
+    fmt,
+    fs::File,
+    io::{self, Write as _},
     net::SocketAddr,
+    path::Path,
     str::FromStr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::{TcpListener, TcpStream},
@@ -23,6 +28,10 @@ use crate::quantity::Span;
 pub(crate) const FRAME: usize = 24;
 /// How a greeting ends.
 pub(crate) const BANNER_END: &[u8] = b"\r\n";
+/// What the id of a request follows in its head.
+pub(crate) const ID_HEADER: &str = "X-Request: ";
+/// How often a file of defects is looked at.
+const LOOK: Duration = Duration::from_millis(20);
 /// The longest head of a request.
 const HEAD: usize = 16 * 1024;
 /// The largest bulk body.
@@ -42,6 +51,8 @@ pub(crate) enum What {
     Stall,
     /// Half the answer, then the end.
     Truncate,
+    /// Half the answer, then a reset.
+    Reset,
     /// The answer comes late.
     Slow(Span),
     /// Status 503 (HTTP), else as `Drop`.
@@ -62,7 +73,9 @@ impl FromStr for Defect {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let wrong = || {
-            format!("`{text}` is not a defect: write drop:100, stall:N, truncate:N, error:N or slow:N:200ms")
+            format!(
+                "`{text}` is not a defect: write drop:100, stall:N, truncate:N, reset:N, error:N or slow:N:200ms"
+            )
         };
         let mut parts = text.split(':');
         let (name, every) = (parts.next().unwrap_or(""), parts.next().ok_or_else(wrong)?);
@@ -71,11 +84,24 @@ impl FromStr for Defect {
             ("drop", None) => What::Drop,
             ("stall", None) => What::Stall,
             ("truncate", None) => What::Truncate,
+            ("reset", None) => What::Reset,
             ("error", None) => What::Error,
             ("slow", Some(span)) => What::Slow(span.parse()?),
             _ => return Err(wrong()),
         };
         Ok(Self { what, every })
+    }
+}
+
+impl Serialize for Defect {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Defect {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
     }
 }
 
@@ -86,6 +112,7 @@ impl fmt::Display for Defect {
             What::Drop => write!(f, "drop:{every}"),
             What::Stall => write!(f, "stall:{every}"),
             What::Truncate => write!(f, "truncate:{every}"),
+            What::Reset => write!(f, "reset:{every}"),
             What::Error => write!(f, "error:{every}"),
             What::Slow(span) => write!(f, "slow:{every}:{span}"),
         }
@@ -98,14 +125,37 @@ pub(crate) struct Manners {
     /// The cluster named in answers.
     pub(crate) cluster: String,
     /// What goes wrong.
-    pub(crate) defects: Vec<Defect>,
+    defects: Mutex<Vec<Defect>>,
     requests: AtomicU64,
+    /// Where the ids of requests go, one a line.
+    ids: Option<File>,
 }
 
 impl Manners {
     /// Nothing served yet.
+    #[cfg(test)]
     pub(crate) fn new(cluster: String, defects: Vec<Defect>) -> Arc<Self> {
-        Arc::new(Self { cluster, defects, requests: AtomicU64::new(0) })
+        Self::recording(cluster, defects, None)
+    }
+
+    /// The same, with every request's id written down before it is answered.
+    pub(crate) fn recording(cluster: String, defects: Vec<Defect>, ids: Option<File>) -> Arc<Self> {
+        Arc::new(Self { cluster, defects: Mutex::new(defects), requests: AtomicU64::new(0), ids })
+    }
+
+    /// From now on other things go wrong, counted from the next request.
+    pub(crate) fn change(&self, defects: Vec<Defect>) {
+        *self.defects.lock().unwrap_or_else(PoisonError::into_inner) = defects;
+        self.requests.store(0, Ordering::Relaxed);
+    }
+
+    /// Writes the id down, in one piece: also what is killed in the next instant has been delivered.
+    fn record(&self, head: &str) {
+        let id = head.lines().find_map(|line| line.strip_prefix(ID_HEADER));
+        if let (Some(mut file), Some(id)) = (self.ids.as_ref(), id) {
+            // A full disk shows as ids that are missing.
+            let _ = file.write_all(format!("{}\n", id.trim()).as_bytes());
+        }
     }
 
     /// Requests seen, of all kinds.
@@ -116,7 +166,8 @@ impl Manners {
 
     fn verdict(&self) -> Option<What> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
-        self.defects.iter().find(|defect| number.is_multiple_of(defect.every)).map(|defect| defect.what)
+        let defects = self.defects.lock().unwrap_or_else(PoisonError::into_inner);
+        defects.iter().find(|defect| number.is_multiple_of(defect.every)).map(|defect| defect.what)
     }
 }
 
@@ -136,11 +187,31 @@ pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("the test server cannot listen on {address}"))
 }
 
+/// The defects that a text names, one a line.
+pub(crate) fn defects(text: &str) -> Result<Vec<Defect>, String> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::parse).collect()
+}
+
+/// Has the manners follow a file, for as long as it runs; one that is not understood changes nothing.
+pub(crate) async fn follow(file: &Path, manners: &Manners) {
+    let mut known = String::new();
+    loop {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        if text != known
+            && let Ok(defects) = defects(&text)
+        {
+            manners.change(defects);
+            known = text;
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Serves until it is dropped.
 pub(crate) async fn serve(listener: TcpListener, speech: Speech, manners: Arc<Manners>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         };
         let manners = Arc::clone(&manners);
@@ -178,6 +249,11 @@ async fn respond(stream: &mut TcpStream, answer: &[u8], verdict: Option<What>) -
             stream.write_all(&answer[..answer.len() / 2]).await?;
             return Ok(false);
         }
+        Some(What::Reset) => {
+            stream.write_all(&answer[..answer.len() / 2]).await?;
+            stream.set_zero_linger()?;
+            return Ok(false);
+        }
         Some(What::Slow(span)) => tokio::time::sleep(span.0).await,
     }
     stream.write_all(answer).await?;
@@ -198,6 +274,7 @@ async fn http(stream: &mut TcpStream, manners: &Manners) -> io::Result<()> {
         let request = String::from_utf8_lossy(&buffer[..head]).into_owned();
         buffer.drain(..head);
         let path = request.split(' ').nth(1).unwrap_or("/");
+        manners.record(&request);
         let verdict = manners.verdict();
         let keep = match (path.strip_prefix("/bulk/").and_then(|size| size.parse::<u64>().ok()), verdict) {
             (_, Some(What::Error)) => {
@@ -211,6 +288,10 @@ async fn http(stream: &mut TcpStream, manners: &Manners) -> io::Result<()> {
                 respond(stream, answer.as_bytes(), verdict).await?
             }
         };
+        if verdict == Some(What::Reset) {
+            // Dropped, it is reset; a shutdown would end it in peace.
+            return Ok(());
+        }
         if !keep || request.to_ascii_lowercase().contains("connection: close") {
             return stream.shutdown().await;
         }
@@ -228,10 +309,10 @@ async fn bulk(
     verdict: Option<What>,
 ) -> io::Result<bool> {
     let sent = match verdict {
-        Some(What::Truncate) => size / 2,
+        Some(What::Truncate | What::Reset) => size / 2,
         _ => size,
     };
-    let head_verdict = verdict.filter(|what| *what != What::Truncate);
+    let head_verdict = verdict.filter(|what| !matches!(what, What::Truncate | What::Reset));
     if !respond(stream, head_of(manners, size).as_bytes(), head_verdict).await? {
         return Ok(false);
     }
@@ -240,6 +321,9 @@ async fn bulk(
         let chunk: Vec<u8> = (offset..sent.min(offset + 64 * 1024)).map(pattern).collect();
         stream.write_all(&chunk).await?;
         offset += chunk.len() as u64;
+    }
+    if verdict == Some(What::Reset) {
+        stream.set_zero_linger()?;
     }
     Ok(sent == size)
 }

@@ -23,6 +23,22 @@ use crate::{
 /// The state file's name.
 const FILE: &str = "testbed.json";
 
+/// The file that says what an endpoint does wrong.
+pub(crate) const DEFECTS: &str = "defects";
+/// The file in which an endpoint writes the ids of requests.
+pub(crate) const IDS: &str = "ids";
+
+/// What gateways are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Product {
+    /// The one that this is for.
+    #[default]
+    Tombolo,
+    /// Envoys in their place.
+    Envoy,
+}
+
 /// Everything a run made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Standing {
@@ -30,7 +46,10 @@ pub(crate) struct Standing {
     pub(crate) run: String,
     /// What it stands on.
     pub(crate) backend: BackendName,
-    /// The `tombolo` binary.
+    /// What its gateways are.
+    #[serde(default)]
+    pub(crate) product: Product,
+    /// Their binary.
     pub(crate) tombolo: PathBuf,
     /// What was asked for.
     pub(crate) scenario: Scenario,
@@ -71,7 +90,7 @@ impl Standing {
     pub(crate) fn begin(
         folder: &Path,
         backend: BackendName,
-        tombolo: PathBuf,
+        (product, tombolo): (Product, PathBuf),
         scenario: Scenario,
         slot: u8,
     ) -> Result<Self> {
@@ -81,8 +100,18 @@ impl Standing {
         let run = format!("{:06x}", rand::rng().random_range(0..1_u32 << 24));
         let folder = folder.to_owned();
         let (namespaces, members) = (Vec::new(), Vec::new());
-        let standing =
-            Self { run, backend, tombolo, scenario, slot, namespaces, members, complete: false, folder };
+        let standing = Self {
+            run,
+            backend,
+            product,
+            tombolo,
+            scenario,
+            slot,
+            namespaces,
+            members,
+            complete: false,
+            folder,
+        };
         standing.save()?;
         Ok(standing)
     }
@@ -147,6 +176,17 @@ impl Standing {
     /// The folder of a cluster's configuration and logs.
     pub(crate) fn cluster_folder(&self, cluster: &str) -> PathBuf {
         self.folder.join("c").join(cluster)
+    }
+
+    /// A file of an endpoint, counted from 1.
+    pub(crate) fn endpoint_file(&self, cluster: &str, number: usize, kind: &str) -> PathBuf {
+        self.cluster_folder(cluster).join(format!("endpoint-{number}.{kind}"))
+    }
+
+    /// The endpoints: cluster and number, counted from 1.
+    pub(crate) fn endpoints(&self) -> Vec<(String, usize)> {
+        let clusters = self.scenario.clusters.iter();
+        clusters.flat_map(|c| (1..=c.endpoints).map(|number| (c.name.clone(), number))).collect()
     }
 
     /// The state folder that the gateways of a cluster share; short, for the socket inside it.

@@ -3,6 +3,7 @@
 mod carry;
 mod race;
 mod world;
+mod young;
 
 use std::{io, sync::Arc};
 

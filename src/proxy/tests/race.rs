@@ -17,6 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::super::{
     attempt::{Attempt, Ending, Judged, Road, Way},
+    endpoints::{Connected, Trial},
     open::{Client, Launch, NotOpened, open},
     tcp::Tcp,
 };
@@ -155,11 +156,14 @@ impl Launch for Script {
         let service = ServiceName::parse("default/web").expect("a name");
         let key = OutlierKey { cluster: cluster.clone(), service, port: 80 };
         let road = Arc::new(Suspicion::default());
+        let address = (std::net::Ipv4Addr::LOCALHOST, 80).into();
+        let trial = Trial::new(self.ledger.clone(), (key.service.clone(), 80, address));
         let ending = async move {
             match does {
                 Does::Connects { after } => {
                     tokio::time::sleep(after).await;
-                    Ending::Connected(Way::Local(Tcp::new(Box::new(Silent { gone: false }))))
+                    let tcp = Tcp::new(Box::new(Silent { gone: false }));
+                    Ending::Connected(Way::Local(Connected { tcp, address, trial }))
                 }
                 Does::Refuses => Ending::Refused {
                     origin: Origin::Refused,

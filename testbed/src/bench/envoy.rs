@@ -48,7 +48,8 @@ fn address(of: SocketAddr) -> Value {
     json!({"socket_address": {"address": of.ip().to_string(), "port_value": of.port()}})
 }
 
-fn typed(kind: &str, mut fields: Value) -> Value {
+/// A config of a kind.
+pub(crate) fn typed(kind: &str, mut fields: Value) -> Value {
     fields["@type"] = json!(format!("type.googleapis.com/{kind}"));
     fields
 }
@@ -69,14 +70,7 @@ fn cluster(name: &str, to: SocketAddr) -> Value {
 }
 
 fn tls(way: Way, certificates: &Certificates) -> Value {
-    let mut common = json!({
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},
-        "tls_certificates": [{
-            "certificate_chain": {"filename": certificates.chain},
-            "private_key": {"filename": certificates.key},
-        }],
-        "validation_context": {"trusted_ca": {"filename": certificates.authority}},
-    });
+    let mut common = certificates.common_tls();
     if way == Way::Hbone {
         common["alpn_protocols"] = json!(["h2"]);
     }

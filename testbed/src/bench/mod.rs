@@ -27,9 +27,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
+pub(crate) use self::{envoy::typed, pair::Certificates};
 use self::{
     install::Program,
-    pair::{Certificates, Gateways, Pair},
+    pair::{Gateways, Pair},
     place::Site,
     table::{DIRECT, PEERS, QUINN, Row, Samples, TOMBOLO, work},
 };
@@ -53,6 +54,12 @@ pub(crate) struct BenchArgs {
     /// Only works whose name contains one of these
     #[arg(long, value_delimiter = ',', value_name = "WORDS")]
     work: Vec<String>,
+}
+
+/// Envoy's binary, got when it is not here.
+pub(crate) fn envoy_binary() -> Result<PathBuf> {
+    let program = install::envoy()?;
+    program.words.first().map(PathBuf::from).context("a program without words")
 }
 
 /// How much of each work there is.

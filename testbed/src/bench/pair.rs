@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
 
 use super::{gauge, place::Place};
 use crate::process::{Identity, Member, Role};
@@ -96,7 +97,7 @@ pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
 
 /// Certificates for mutual TLS between the two, made for this run: P-256, as Tombolo's own.
 #[derive(Debug)]
-pub(super) struct Certificates {
+pub(crate) struct Certificates {
     /// Whom both believe.
     pub(super) authority: PathBuf,
     /// What both show.
@@ -108,6 +109,31 @@ pub(super) struct Certificates {
 }
 
 impl Certificates {
+    /// Those of a folder, made when they are first asked for.
+    pub(crate) fn once(folder: &Path) -> Result<Self> {
+        let [authority, chain, key, both] =
+            ["authority.pem", "chain.pem", "key.pem", "both.pem"].map(|name| folder.join(name));
+        if both.exists() {
+            return Ok(Self { authority, chain, key, both });
+        }
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        Self::make(folder)
+    }
+
+    /// Envoy's settings for either end.
+    pub(crate) fn common_tls(&self) -> Value {
+        json!({
+            "tls_params": {
+                "tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3",
+            },
+            "tls_certificates": [{
+                "certificate_chain": {"filename": self.chain},
+                "private_key": {"filename": self.key},
+            }],
+            "validation_context": {"trusted_ca": {"filename": self.authority}},
+        })
+    }
+
     /// Makes them in a folder.
     pub(super) fn make(folder: &Path) -> Result<Self> {
         let mut params = rcgen::CertificateParams::default();

@@ -84,8 +84,12 @@ pub(crate) trait Ground {
     fn ports_below_1024(&self) -> bool;
     /// What a command in that cluster must be preceded by.
     fn prefix(&self, standing: &Standing, cluster: usize) -> Vec<String>;
-    /// Makes the cluster's NAT forget its flows.
-    fn rebind(&self, standing: &Standing, cluster: usize) -> Result<()>;
+    /// Moves the calling thread into a cluster, for good.
+    fn enter(&self, standing: &Standing, cluster: usize) -> Result<()>;
+    /// Makes the cluster's NAT forget its flows, and take another address for those to come.
+    fn rebind(&self, standing: &Standing, cluster: usize, address: bool) -> Result<()>;
+    /// Drops what new connections to an endpoint begin with, or no longer.
+    fn mute(&self, standing: &Standing, cluster: usize, endpoint: usize, mute: bool) -> Result<()>;
     /// Keeps packets from one cluster to another back at the sender's router, in place of an earlier block.
     fn block(&self, standing: &Standing, from: usize, to: usize, block: &Block) -> Result<()>;
     /// Ends a block, also where there is none.

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Ground, Listens, WanMedium, conntrack, nft};
 use crate::{
-    emulator::tun::{DEVICE_QUEUE, Side},
+    emulator::tun::{DEVICE_QUEUE, Side, enter},
     fault::Block,
     scenario::Scenario,
     standing::Standing,
@@ -24,6 +24,8 @@ pub(super) const WAN: &str = "wan0";
 
 /// Where `ip netns exec` looks for what a namespace has of its own.
 const SETTINGS: &str = "/etc/netns";
+/// The first of the addresses that a NAT moves to.
+const NEW_ADDRESSES: u8 = 200;
 /// Name servers that resolvers read.
 const RESOLVERS: usize = 3;
 
@@ -200,7 +202,24 @@ impl Ground for Netns {
         ["ip", "netns", "exec"].map(str::to_owned).into_iter().chain([inside(standing, cluster)]).collect()
     }
 
-    fn rebind(&self, standing: &Standing, cluster: usize) -> Result<()> {
+    fn enter(&self, standing: &Standing, cluster: usize) -> Result<()> {
+        enter(&inside(standing, cluster))
+    }
+
+    fn mute(&self, standing: &Standing, cluster: usize, endpoint: usize, mute: bool) -> Result<()> {
+        let IpAddr::V4(address) = self.endpoint(standing, cluster, endpoint) else { return Ok(()) };
+        let inside = inside(standing, cluster);
+        run(&["ip", "netns", "exec", &inside, "nft", "-f", "-"], &nft::mute(address, mute))
+    }
+
+    fn rebind(&self, standing: &Standing, cluster: usize, address: bool) -> Result<()> {
+        if address {
+            // Any address of its network leads back to the router; which one does not matter, but that it is new.
+            let last = NEW_ADDRESSES + u8::try_from(crate::monotonic::nanos() % 50).unwrap_or(0);
+            let from = Ipv4Addr::new(198, 18, 1 + octet(cluster), last);
+            let gateways = standing.scenario.clusters[cluster].gateways;
+            rule(standing, cluster, &nft::leave_from(cluster, gateways, from))?;
+        }
         conntrack::flush(&router(standing, cluster))
     }
 

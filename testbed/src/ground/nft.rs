@@ -1,5 +1,7 @@
 //! The nft rules of a router: its NAT, and the faults put on it while it runs. Texts only; nothing here runs.
 
+use std::net::Ipv4Addr;
+
 use crate::fault::{Block, Protocol};
 
 use super::netns::{WAN, private, public};
@@ -9,18 +11,47 @@ const FAULTS: &str = "testbed_faults";
 
 /// NAT as of a router at home, with the port of every gateway forwarded under an address of its own.
 pub(super) fn nat(cluster: usize, gateways: usize) -> String {
-    let (mut inward, mut outward) = (String::new(), String::new());
+    let mut inward = String::new();
     for gateway in 0..gateways {
         let (inside, outside) = (private(gateway), public(cluster, gateway + 1));
         inward.push_str(&format!("    ip daddr {outside} dnat to {inside}\n"));
-        for protocol in ["udp", "tcp"] {
-            outward.push_str(&format!("    ip saddr {inside} {protocol} sport 7443 snat to {outside}\n"));
-        }
     }
+    let outward: String = outward(cluster, gateways).map(|rule| format!("    {rule}\n")).collect();
     format!(
         "table ip testbed {{\n  chain inward {{\n    type nat hook prerouting priority dstnat;\n{inward}  }}\n  \
          chain outward {{\n    type nat hook postrouting priority srcnat;\n{outward}    \
          oifname \"{WAN}\" masquerade random\n  }}\n}}\n"
+    )
+}
+
+/// What leaves from the port of a gateway leaves from its address.
+fn outward(cluster: usize, gateways: usize) -> impl Iterator<Item = String> {
+    (0..gateways).flat_map(move |gateway| {
+        let (inside, outside) = (private(gateway), public(cluster, gateway + 1));
+        ["udp", "tcp"].map(|protocol| format!("ip saddr {inside} {protocol} sport 7443 snat to {outside}"))
+    })
+}
+
+/// All other flows to come leave from that address.
+pub(super) fn leave_from(cluster: usize, gateways: usize, from: Ipv4Addr) -> String {
+    let mut text = "flush chain ip testbed outward\n".to_owned();
+    for rule in outward(cluster, gateways) {
+        text.push_str(&format!("add rule ip testbed outward {rule}\n"));
+    }
+    text + &format!("add rule ip testbed outward oifname \"{WAN}\" snat to {from} random\n")
+}
+
+/// Inside a cluster: drops what new connections to an endpoint begin with, or no longer.
+pub(super) fn mute(endpoint: Ipv4Addr, mute: bool) -> String {
+    let change = if mute { "add" } else { "delete" };
+    // Adding what is there changes nothing, so that what is then deleted is there.
+    format!(
+        "add table ip testbed_mute\nadd set ip testbed_mute mute {{ type ipv4_addr; }}\n\
+         add chain ip testbed_mute input {{ type filter hook input priority filter; }}\n\
+         flush chain ip testbed_mute input\n\
+         add rule ip testbed_mute input ip daddr @mute tcp flags & (syn | ack) == syn drop\n\
+         add element ip testbed_mute mute {{ {endpoint} }}\n\
+         {change} element ip testbed_mute mute {{ {endpoint} }}\n"
     )
 }
 
@@ -96,7 +127,7 @@ pub(super) fn standing(listing: &str) -> Vec<(usize, String)> {
 fn network(cluster: usize) -> String {
     let mut octets = public(cluster, 0).octets();
     octets[3] = 0;
-    format!("{}/24", std::net::Ipv4Addr::from(octets))
+    format!("{}/24", Ipv4Addr::from(octets))
 }
 
 #[cfg(test)]

@@ -105,7 +105,17 @@ impl Ground for Proc {
         Vec::new()
     }
 
-    fn rebind(&self, standing: &Standing, cluster: usize) -> Result<()> {
+    fn enter(&self, _standing: &Standing, _cluster: usize) -> Result<()> {
+        Ok(())
+    }
+
+    fn mute(&self, _standing: &Standing, _cluster: usize, _endpoint: usize, mute: bool) -> Result<()> {
+        ensure!(!mute, "endpoints are muted by nft rules in their namespace\n  try: --backend netns");
+        Ok(())
+    }
+
+    fn rebind(&self, standing: &Standing, cluster: usize, address: bool) -> Result<()> {
+        ensure!(!address, "on loopback there is one address to come from\n  try: --backend netns");
         let cluster = standing.scenario.clusters[cluster].name.clone();
         standing.wan().ask(&crate::emulator::control::Request::Rebind { cluster }).map(|_| ())
     }

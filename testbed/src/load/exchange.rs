@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{Kind, Plan};
-use crate::server::{BANNER_END, FRAME, pattern};
+use crate::server::{BANNER_END, FRAME, ID_HEADER, pattern};
 
 /// The longest head of an answer.
 const HEAD: usize = 16 * 1024;
@@ -73,13 +73,22 @@ pub(super) async fn connect(target: SocketAddr) -> Result<TcpStream, Trouble> {
 }
 
 /// Sends the request and reads the whole answer.
-pub(super) async fn exchange(plan: &Plan, stream: &mut TcpStream, index: u64) -> Result<Answer, Trouble> {
+///
+/// Each try has an id of its own, so that a server that counts ids tells what was delivered twice on the way from
+/// what the client sent twice.
+pub(super) async fn exchange(
+    plan: &Plan,
+    stream: &mut TcpStream,
+    index: u64,
+    attempt: u8,
+) -> Result<Answer, Trouble> {
+    let id = format!("{:08x}.{index}.{attempt}", plan.nonce);
     match plan.kind {
-        Kind::HttpKeepalive => http(stream, "/", "keep-alive", None).await,
-        Kind::HttpPerConnection => http(stream, "/", "close", None).await,
+        Kind::HttpKeepalive => http(stream, "/", ("keep-alive", &id), None).await,
+        Kind::HttpPerConnection => http(stream, "/", ("close", &id), None).await,
         Kind::Bulk => {
             let path = format!("/bulk/{}", plan.bulk_bytes);
-            http(stream, &path, "close", Some(plan.bulk_bytes)).await
+            http(stream, &path, ("close", &id), Some(plan.bulk_bytes)).await
         }
         Kind::LongTcp => echo(stream, index).await,
         Kind::ServerFirst => greet(stream).await,
@@ -98,10 +107,12 @@ async fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), T
 async fn http(
     stream: &mut TcpStream,
     path: &str,
-    connection: &str,
+    (connection, id): (&str, &str),
     bulk: Option<u64>,
 ) -> Result<Answer, Trouble> {
-    let request = format!("GET {path} HTTP/1.1\r\nHost: testbed\r\nConnection: {connection}\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: testbed\r\nConnection: {connection}\r\n{ID_HEADER}{id}\r\n\r\n"
+    );
     stream.write_all(request.as_bytes()).await?;
     let mut buffer = Vec::with_capacity(1024);
     let head = loop {
@@ -170,7 +181,8 @@ fn parse_head(head: &[u8]) -> Result<(u64, String), Trouble> {
     length.zip(cluster).ok_or(Trouble::Wrong)
 }
 
-async fn echo(stream: &mut TcpStream, index: u64) -> Result<Answer, Trouble> {
+/// Sends a frame and reads it back.
+pub(super) async fn echo(stream: &mut TcpStream, index: u64) -> Result<Answer, Trouble> {
     let mut frame = [0; FRAME];
     frame[..8].copy_from_slice(&index.to_be_bytes());
     stream.write_all(&frame).await?;

@@ -2,6 +2,7 @@
 //! connections are opened before the first request; every request ends in exactly one fate.
 
 mod account;
+mod beside;
 mod exchange;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use tokio::{
 };
 
 pub(crate) use account::{Account, Fate, Latency, Record};
+pub(crate) use beside::{Downloads, End, Stream};
 use exchange::{Answer, Trouble};
 
 use crate::{monotonic, quantity::Span};
@@ -76,6 +78,14 @@ pub(crate) struct Plan {
     pub(crate) late: Span,
     /// Size of a bulk body.
     pub(crate) bulk_bytes: u64,
+    /// Long streams beside the requests.
+    pub(crate) streams: usize,
+    /// Where these go.
+    pub(crate) stream_target: Option<SocketAddr>,
+    /// Downloads of that size under way at any time beside the requests.
+    pub(crate) downloads: usize,
+    /// Part of every request's id.
+    pub(crate) nonce: u32,
 }
 
 /// What came of it.
@@ -87,6 +97,10 @@ pub(crate) struct Outcome {
     pub(crate) account: Account,
     /// Every request, in the order in which they were due.
     pub(crate) records: Vec<Record>,
+    /// Every long stream.
+    pub(crate) streams: Vec<Stream>,
+    /// The downloads.
+    pub(crate) downloads: Downloads,
 }
 
 struct Client {
@@ -101,9 +115,11 @@ pub(crate) async fn run(plan: Plan, ready: impl FnOnce(u64)) -> Result<Outcome> 
     ensure!(total <= MOST_REQUESTS, "more than {MOST_REQUESTS} requests: lower the rate or the duration");
     raise_open_files();
     let client = Arc::new(Client { idle: Mutex::new(open(&plan).await?), plan });
+    let streams = beside::Beside::open(&client.plan).await?;
     let total = total.round() as u64;
     let started = monotonic::nanos() + 50_000_000;
     ready(started);
+    let beside = beside::Beside::start(&client.plan, streams, started);
     let (done, mut records) = mpsc::channel(usize::try_from(total)?);
     let clock = start_clock(Arc::clone(&client), started, total, done);
     let mut all = Vec::with_capacity(usize::try_from(total)?);
@@ -114,7 +130,8 @@ pub(crate) async fn run(plan: Plan, ready: impl FnOnce(u64)) -> Result<Outcome> 
     ensure!(all.len() as u64 == total, "the generator lost count: {} of {total} requests ended", all.len());
     all.sort_by_key(|record: &Record| record.intended);
     let account = Account::of(&all, client.plan.late, client.plan.deadline);
-    Ok(Outcome { started, account, records: all })
+    let (streams, downloads) = beside.finish().await;
+    Ok(Outcome { started, account, records: all, streams, downloads })
 }
 
 async fn open(plan: &Plan) -> Result<VecDeque<TcpStream>> {
@@ -163,7 +180,7 @@ async fn operate(client: &Client, index: u64, intended: u64) -> Record {
             Ok(answer) => Ok(answer),
             Err(trouble) => {
                 first_trouble = Some(trouble);
-                fresh_try(client, index).await
+                fresh_try(client, index, 2).await
             }
         }
     };
@@ -191,17 +208,17 @@ async fn operate(client: &Client, index: u64, intended: u64) -> Record {
 async fn first_try(client: &Client, index: u64) -> Result<Answer, Trouble> {
     let kept = client.idle.lock().await.pop_front();
     match kept {
-        Some(stream) => on(client, stream, index).await,
-        None => fresh_try(client, index).await,
+        Some(stream) => on(client, stream, index, 1).await,
+        None => fresh_try(client, index, 1).await,
     }
 }
 
-async fn fresh_try(client: &Client, index: u64) -> Result<Answer, Trouble> {
-    on(client, exchange::connect(client.plan.target).await?, index).await
+async fn fresh_try(client: &Client, index: u64, attempt: u8) -> Result<Answer, Trouble> {
+    on(client, exchange::connect(client.plan.target).await?, index, attempt).await
 }
 
-async fn on(client: &Client, mut stream: TcpStream, index: u64) -> Result<Answer, Trouble> {
-    let answer = exchange::exchange(&client.plan, &mut stream, index).await?;
+async fn on(client: &Client, mut stream: TcpStream, index: u64, attempt: u8) -> Result<Answer, Trouble> {
+    let answer = exchange::exchange(&client.plan, &mut stream, index, attempt).await?;
     if client.plan.kind.keeps() {
         client.idle.lock().await.push_back(stream);
     }

@@ -29,6 +29,10 @@ async fn against(
         deadline: Span::from_millis(deadline_ms),
         late: Span::from_millis(1_000),
         bulk_bytes: 10_000,
+        streams: 0,
+        stream_target: None,
+        downloads: 0,
+        nonce: 7,
     };
     let outcome = run(plan, |_| {}).await.unwrap();
     let sums = outcome.account;
@@ -103,4 +107,66 @@ async fn slow_answers_are_late_and_refusals_that_repeat_are_failures() {
     let (sums, _) = against(Kind::HttpPerConnection, &["error:1"], 50, 10_000).await;
     assert_eq!((sums.failed, sums.ok), (50, 0), "{sums:?}");
     assert_eq!(sums.troubles.get("status 503, then status 503"), Some(&50));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_and_downloads_beside_the_requests_are_counted_apart() {
+    let manners = Manners::new("west".to_owned(), Vec::new());
+    let http = server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let echo = server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (target, stream_target) = (http.local_addr().unwrap(), echo.local_addr().ok());
+    tokio::spawn(server::serve(http, Speech::Http, Arc::clone(&manners)));
+    tokio::spawn(server::serve(echo, Speech::Echo, manners));
+    let plan = Plan {
+        kind: Kind::HttpKeepalive,
+        target,
+        rps: 50.0,
+        connections: 2,
+        duration: Span::from_millis(1_000),
+        deadline: Span::from_millis(5_000),
+        late: Span::from_millis(1_000),
+        bulk_bytes: 10_000,
+        streams: 5,
+        stream_target,
+        downloads: 1,
+        nonce: 7,
+    };
+    let outcome = run(plan, |_| {}).await.unwrap();
+    assert_eq!(outcome.account.ok, 50);
+    assert_eq!(outcome.streams.iter().filter(|stream| stream.end == End::Kept).count(), 5);
+    assert!(outcome.downloads.whole > 0 && outcome.downloads.broken == 0, "{:?}", outcome.downloads);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_writes_down_the_id_of_every_try() {
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("ids");
+    let ids = std::fs::File::options().create(true).append(true).open(&path).unwrap();
+    let manners = Manners::recording("west".to_owned(), vec!["reset:10".parse().unwrap()], Some(ids));
+    let listener = server::listen("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let target = listener.local_addr().unwrap();
+    tokio::spawn(server::serve(listener, Speech::Http, manners));
+    let plan = Plan {
+        kind: Kind::HttpPerConnection,
+        target,
+        rps: 100.0,
+        connections: 0,
+        duration: Span::from_millis(400),
+        deadline: Span::from_millis(5_000),
+        late: Span::from_millis(1_000),
+        bulk_bytes: 0,
+        streams: 0,
+        stream_target: None,
+        downloads: 0,
+        nonce: 7,
+    };
+    let sums = run(plan, |_| {}).await.unwrap().account;
+    let text = std::fs::read_to_string(path).unwrap();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    let tries = lines.len();
+    lines.dedup();
+    assert_eq!(lines.len(), tries, "each try has an id of its own");
+    assert_eq!(tries as u64, 40 + sums.reset, "{sums:?}");
+    assert!(sums.retried > 0 && sums.failed == 0, "{sums:?}");
 }

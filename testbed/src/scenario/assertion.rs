@@ -7,10 +7,38 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use crate::quantity::Span;
 
 /// Figures whose unit is milliseconds; each has `_p50`, `_p99` and `_max`.
-const SPANS: [&str; 6] = ["gap", "wait", "first_ok", "last_of_first", "detected_near", "detected_far"];
+const SPANS: [&str; 9] = [
+    "gap",
+    "wait",
+    "first_ok",
+    "last_of_first",
+    "detected_near",
+    "detected_far",
+    "resumed",
+    "stream_end",
+    "tail",
+];
 /// Figures that are counts, summed over the repetitions.
-const COUNTS: [&str; 9] =
-    ["issued", "ok", "retried", "failed", "unanswered", "reset", "late", "streamed", "cut"];
+const COUNTS: [&str; 18] = [
+    "issued",
+    "ok",
+    "retried",
+    "failed",
+    "unanswered",
+    "reset",
+    "late",
+    "streams_kept",
+    "streams_reset",
+    "streams_closed",
+    "streams_hung",
+    "downloads_whole",
+    "downloads_broken",
+    "suspects",
+    "downs",
+    "opens_unanswered",
+    "delivered",
+    "delivered_twice",
+];
 
 /// One assertion.
 #[derive(Debug, Clone, PartialEq)]

@@ -76,6 +76,12 @@ pub(crate) struct Cluster {
     /// More of its gateways' config file: keys of the top first, then tables that the testbed does not write.
     #[serde(default)]
     pub(crate) config: String,
+    /// Whether its export says that a request may be delivered twice.
+    #[serde(default = "yes")]
+    pub(crate) idempotent: bool,
+    /// How long what is open may go on when a gateway is to end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) drain: Option<Span>,
 }
 
 /// The load of a scenario.
@@ -98,8 +104,10 @@ pub(crate) struct Load {
     pub(crate) late: Span,
     /// Size of a bulk body.
     pub(crate) bulk_bytes: u64,
-    /// Streams that stand beside the requests from the first to the last, each used twice a second.
+    /// Long TCP streams beside the requests.
     pub(crate) streams: usize,
+    /// Bulk bodies fetched beside the requests, so many at a time.
+    pub(crate) downloads: usize,
 }
 
 impl Default for Load {
@@ -114,6 +122,7 @@ impl Default for Load {
             late: Span::from_millis(1_000),
             bulk_bytes: 10_000_000,
             streams: 0,
+            downloads: 0,
         }
     }
 }
@@ -148,6 +157,10 @@ pub(crate) fn schedule(steps: &[Step], duration: Span) -> Vec<(Span, &Fault)> {
     all
 }
 
+const fn yes() -> bool {
+    true
+}
+
 const fn one() -> u64 {
     1
 }
@@ -170,6 +183,8 @@ impl Scenario {
             endpoints: usize::from(index > 0) * 2,
             defects: Vec::new(),
             config: String::new(),
+            idempotent: true,
+            drain: None,
         });
         let clusters: Vec<Cluster> = clusters.collect();
         let scenario = Self {

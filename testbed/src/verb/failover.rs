@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::{fault, load, up};
+use super::{counts::Before, fault, load, up};
 use crate::{
     admin::{Admin, Peer},
     emulator::control::Request,
@@ -26,7 +26,7 @@ use crate::{
     report::Repetition,
     scenario::{self, Assertion, Step},
     screen,
-    standing::{Lock, Standing},
+    standing::{Lock, Product, Standing},
 };
 
 /// What `failover --kill` takes away.
@@ -136,12 +136,14 @@ fn repetition(standing: &mut Standing, number: usize, steps: &[Step]) -> Result<
     let plan = load::plan(standing, &standing.scenario.load)?;
     let stop = Arc::new(AtomicBool::new(false));
     let schedule = scenario::schedule(steps, plan.duration);
-    let watches = schedule.first().map(|(_, fault)| watches(standing, fault, &stop)).transpose()?;
-    let streams = load::streams(standing)?;
+    let watched = schedule.first().filter(|_| standing.product == Product::Tombolo);
+    let watches = watched.map(|(_, fault)| watches(standing, fault, &stop)).transpose()?;
+    let before = Before::of(standing)?;
     let running = load::Running::start(standing, &plan)?;
     let started = running.started;
     let mut faults = Vec::new();
     let mut first = None;
+    let mut last = started;
     let mut trouble = Ok(());
     for (due, fault) in schedule {
         interrupt::sleep_until(started + due.nanos());
@@ -157,19 +159,19 @@ fn repetition(standing: &mut Standing, number: usize, steps: &[Step]) -> Result<
             }
         }
         first.get_or_insert(at);
+        last = at;
     }
     let outcome = running.finish();
-    let streams = streams.map(load::Running::finish).transpose();
     stop.store(true, Ordering::Relaxed);
     let detected =
         watches.map(|watches| watches.map(|watch| watch.and_then(|watch| watch.join().ok().flatten())));
     trouble?;
     let first = first.unwrap_or(started);
-    let mut rep = Repetition::of(number, &outcome?, first, plan.deadline);
-    if let Some(streams) = streams? {
-        rep = rep.with_streams(&streams, first);
-    }
+    let outcome = outcome?;
+    let mut rep = Repetition::of(number, &outcome, first, plan.deadline);
+    rep.resumed(&outcome, last);
     rep.faults = faults;
+    rep.beside.extend(before.since(standing)?);
     if let Some([near, far]) = detected {
         let after = |at: u64| at.saturating_sub(first) as f64 / 1e6;
         rep.detected_near_ms = near.map(after);
@@ -218,7 +220,7 @@ fn watch(admin: Admin, peer: String, stop: &Arc<AtomicBool>) -> Result<Option<Wa
             let asked = monotonic::nanos();
             // A gateway that cannot be asked tells nothing of its peer.
             if let Ok(peers) = admin.peers()
-                && find(peers, &peer).as_ref() != Some(&before)
+                && find(peers, &peer).as_ref().is_none_or(|now| now.shown() != before.shown())
             {
                 return Some(monotonic::nanos());
             }
@@ -248,6 +250,12 @@ pub(crate) fn restore(standing: &mut Standing) -> Result<()> {
             if blocked {
                 ground.unblock(standing, index, other)?;
             }
+        }
+    }
+    for (cluster, number) in standing.endpoints() {
+        fault::misbehave(standing, &cluster, number, &[])?;
+        if standing.scenario.steps.iter().any(|step| matches!(step.fault, Fault::Mute { .. })) {
+            ground.mute(standing, standing.scenario.cluster(&cluster)?, number - 1, false)?;
         }
     }
     for at in 0..standing.members.len() {

@@ -1,18 +1,26 @@
 //! `testbed fault`: does a fault to what stands. The scenario runner and `failover` use the same.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
+use super::up;
 use crate::{
     emulator::control::Request,
     fault::{Block, Fault, Target},
     gateway,
     ground::ground,
+    interrupt,
     process::{Identity, Member, Role},
     quantity::Span,
-    standing::Standing,
+    server::Defect,
+    standing::{DEFECTS, Product, Standing},
     verb::ask,
 };
+
+/// How long a gateway that is told to end may take, and to come back.
+const LONGEST_DRAIN: Duration = Duration::from_secs(40);
 
 /// Does it, a change of the WAN by its schedule when it is to come later; returns what it was done to.
 pub(crate) fn inflict(standing: &mut Standing, fault: &Fault, after: Option<Span>) -> Result<String> {
@@ -55,11 +63,81 @@ pub(crate) fn inflict(standing: &mut Standing, fault: &Fault, after: Option<Span
                 ground.unblock(standing, from, to)?;
             }
         }
-        Fault::Rebind { cluster } => ground.rebind(standing, standing.scenario.cluster(cluster)?)?,
         Fault::Tombolo { .. } | Fault::Name { .. } => return ask::ask(standing, fault),
+        Fault::Rebind { cluster, address } => {
+            ground.rebind(standing, standing.scenario.cluster(cluster)?, *address)?;
+        }
+        Fault::Defect { target, what } => {
+            for (cluster, number) in endpoints(standing, target)? {
+                misbehave(standing, &cluster, number, what)?;
+            }
+        }
+        Fault::Mute { target } | Fault::Unmute { target } => {
+            for (cluster, number) in endpoints(standing, target)? {
+                let mute = matches!(fault, Fault::Mute { .. });
+                ground.mute(standing, standing.scenario.cluster(&cluster)?, number - 1, mute)?;
+            }
+        }
+        Fault::Roll { target } => return roll(standing, target),
     }
     let later = after.map_or_else(String::new, |after| format!(", in {after}"));
     Ok(format!("{fault}{later}"))
+}
+
+/// The endpoints that a target names.
+fn endpoints(standing: &Standing, target: &Target) -> Result<Vec<(String, usize)>> {
+    let named = hit(standing, target)?.into_iter().filter_map(|at| match standing.members[at].role {
+        Role::Endpoint(number) => Some((standing.members[at].cluster.clone(), number)),
+        _ => None,
+    });
+    Ok(named.collect())
+}
+
+/// Tells an endpoint what to do wrong from now on; it looks every 20 ms.
+pub(super) fn misbehave(standing: &Standing, cluster: &str, number: usize, what: &[Defect]) -> Result<()> {
+    let text: String = what.iter().map(|defect| format!("{defect}\n")).collect();
+    let (file, new) = (
+        standing.endpoint_file(cluster, number, DEFECTS),
+        standing.endpoint_file(cluster, number, "defects.new"),
+    );
+    std::fs::write(&new, text).with_context(|| new.display().to_string())?;
+    std::fs::rename(&new, &file).with_context(|| file.display().to_string())
+}
+
+/// Has each gateway end as its operator would, and start again before the next one is told.
+fn roll(standing: &mut Standing, target: &Target) -> Result<String> {
+    let gateways: Vec<usize> = hit(standing, target)?
+        .into_iter()
+        .filter(|at| matches!(standing.members[*at].role, Role::Gateway(_)))
+        .collect();
+    let mut said = Vec::new();
+    for at in gateways {
+        let (cluster, role) = (standing.members[at].cluster.clone(), standing.members[at].role.clone());
+        let Role::Gateway(number) = role else { continue };
+        let identity = standing.members[at].identity.context("a process that was never started")?;
+        let began = Instant::now();
+        identity.signal(Signal::SIGTERM)?;
+        while identity.alive() {
+            interrupt::check()?;
+            ensure!(
+                began.elapsed() < LONGEST_DRAIN,
+                "{cluster}/{number} does not end {LONGEST_DRAIN:?} after SIGTERM"
+            );
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        let ended = began.elapsed();
+        standing.relaunch(at)?;
+        let index = standing.scenario.cluster(&cluster)?;
+        gateway::wait_ready(standing, index, number - 1, LONGEST_DRAIN)?;
+        up::wait_links(standing, index, number - 1, LONGEST_DRAIN)?;
+        let whole = began.elapsed();
+        said.push(format!(
+            "{cluster}/{number} ended in {} ms, back in {} ms",
+            ended.as_millis(),
+            whole.as_millis()
+        ));
+    }
+    Ok(format!("rolled {}", said.join(", ")))
 }
 
 /// Asks for a change now or later, and for its end when it is to last only a while.
@@ -142,6 +220,10 @@ fn restart(standing: &mut Standing, target: &Target) -> Result<String> {
 
 /// The gateway of a cluster that the client's gateway has its link to, counted from 1.
 pub(crate) fn active(standing: &Standing, cluster: &str) -> Result<usize> {
+    if standing.product == Product::Envoy {
+        // All of them are used in turn.
+        return Ok(1);
+    }
     let client = standing.scenario.client()?;
     let peers = gateway::admin(standing, client, 0)?.peers()?;
     let peer = peers.iter().find(|peer| peer.cluster == cluster);

@@ -38,7 +38,8 @@ pub(crate) struct Running {
 /// The plan for a load through what stands.
 pub(crate) fn plan(standing: &Standing, load: &Load) -> Result<Plan> {
     let client = standing.scenario.client()?;
-    let target = gateway::admin(standing, client, 0)?.target(gateway::SERVICE, load.kind.port_name())?;
+    let target = gateway::target(standing, client, load.kind.port_name())?;
+    let streams = (load.streams > 0).then(|| gateway::target(standing, client, Kind::LongTcp.port_name()));
     Ok(Plan {
         kind: load.kind,
         target,
@@ -48,22 +49,11 @@ pub(crate) fn plan(standing: &Standing, load: &Load) -> Result<Plan> {
         deadline: load.deadline,
         late: load.late,
         bulk_bytes: load.bulk_bytes,
+        streams: load.streams,
+        stream_target: streams.transpose()?,
+        downloads: load.downloads,
+        nonce: rand::random(),
     })
-}
-
-/// The streams that stand beside the requests of a scenario.
-pub(crate) fn streams(standing: &Standing) -> Result<Option<Running>> {
-    let load = &standing.scenario.load;
-    if load.streams == 0 {
-        return Ok(None);
-    }
-    let beside = Load {
-        kind: Kind::LongTcp,
-        rps: load.streams as f64 * 2.0,
-        connections: load.streams,
-        ..load.clone()
-    };
-    Running::start(standing, &plan(standing, &beside)?).map(Some)
 }
 
 impl Running {

@@ -8,13 +8,13 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 use crate::{
-    gateway,
+    envoy, gateway,
     ground::{BackendName, WanPlan, free_slot, ground},
     kept,
     process::{Member, Role},
     scenario::Scenario,
     screen,
-    standing::{Lock, Standing},
+    standing::{DEFECTS, IDS, Lock, Product, Standing},
 };
 
 /// How long a gateway may take to serve, and peers to know each other.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) fn up(
     folder: &std::path::Path,
     backend: BackendName,
-    tombolo: PathBuf,
+    binary: (Product, PathBuf),
     scenario: Scenario,
 ) -> Result<Standing> {
     ground(backend).check(&scenario)?;
@@ -33,7 +33,7 @@ pub(crate) fn up(
         BackendName::Proc => free_slot().map(|(slot, guard)| (slot, Some(guard)))?,
         BackendName::Netns => (0, None),
     };
-    let mut standing = Standing::begin(folder, backend, tombolo, scenario, slot)?;
+    let mut standing = Standing::begin(folder, backend, binary, scenario, slot)?;
     match build(&mut standing) {
         Ok(()) => Ok(standing),
         Err(error) => {
@@ -138,37 +138,48 @@ fn start_endpoint(standing: &mut Standing, cluster: usize, endpoint: usize) -> R
     for defect in &plan.defects {
         command.extend(["--defect".to_owned(), defect.clone()]);
     }
-    let log = standing.cluster_folder(&name).join(format!("endpoint-{}.log", endpoint + 1));
+    let file = |kind: &str| standing.endpoint_file(&name, endpoint + 1, kind);
+    for (option, kind) in [("--follow", DEFECTS), ("--record", IDS)] {
+        command.extend([option.to_owned(), file(kind).to_string_lossy().into_owned()]);
+    }
+    let log = file("log");
     let role = Role::Endpoint(endpoint + 1);
     standing.launch(Member { role, cluster: name, command, log, identity: None })
 }
 
-/// Waits until every gateway has an active peer, with a link that is up, in every other cluster.
+/// Waits until every gateway has an active peer, with a link to each of its gateways, in every other cluster.
 pub(crate) fn wait_peers(standing: &Standing, limit: Duration) -> Result<()> {
-    let until = Instant::now() + limit;
-    let others = standing.scenario.clusters.len() - 1;
     for (cluster, plan) in standing.scenario.clusters.iter().enumerate() {
         for number in 0..plan.gateways {
-            let admin = gateway::admin(standing, cluster, number)?;
-            loop {
-                crate::interrupt::check()?;
-                let peers = admin.peers()?;
-                let good = peers.iter().filter(|peer| peer.state == "active" && peer.link == "up").count();
-                if good >= others {
-                    break;
-                }
-                if Instant::now() > until {
-                    bail!(
-                        "{}/{} has {good} of {others} peers up after {limit:?}: {peers:?}",
-                        plan.name,
-                        number + 1
-                    );
-                }
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            wait_links(standing, cluster, number, limit)?;
         }
     }
     Ok(())
+}
+
+/// Waits until all links of a gateway are up, seen from it.
+pub(crate) fn wait_links(standing: &Standing, cluster: usize, number: usize, limit: Duration) -> Result<()> {
+    if standing.product == Product::Envoy {
+        return envoy::wait_ready(standing, cluster, number, &["/ready", "/clusters"], limit);
+    }
+    let until = Instant::now() + limit;
+    let admin = gateway::admin(standing, cluster, number)?;
+    let own = &standing.scenario.clusters[cluster].name;
+    loop {
+        crate::interrupt::check()?;
+        let peers = admin.peers()?;
+        let good = |name: &str, gateways: usize| {
+            let peer = peers.iter().find(|peer| peer.cluster == name);
+            peer.is_some_and(|peer| peer.state == "active" && peer.link == "up" && peer.links_up >= gateways)
+        };
+        let mut others = standing.scenario.clusters.iter().filter(|other| other.name != *own);
+        let Some(missing) = others.find(|other| !good(&other.name, other.gateways)) else { return Ok(()) };
+        if Instant::now() > until {
+            let (missing, number) = (&missing.name, number + 1);
+            bail!("{own}/{number} has not all links to {missing} after {limit:?}: {peers:?}");
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// This program, for the parts of a testbed that are itself.
