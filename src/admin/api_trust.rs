@@ -85,6 +85,9 @@ pub struct CaStatus {
     pub phase: String,
     /// How long it has been in it.
     pub phase_age_ms: u64,
+    /// When it ends at the latest, whoever is away until then; absent when it is settled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase_ends_unix_ms: Option<Timestamp>,
     /// Of the bundle that peers are told.
     pub sequence: u64,
     /// The roots, oldest first.

@@ -5,7 +5,7 @@ use super::{
     api::{CaStatus, RootAck, RootStatus, schema},
     peers::{self, Moment, millis},
 };
-use crate::model::state::Peer;
+use crate::model::{rotation::goes_on_at, state::Peer};
 
 /// `GET /v1/ca`.
 pub(super) fn status(parts: &Parts) -> CaStatus {
@@ -31,6 +31,7 @@ pub(super) fn status(parts: &Parts) -> CaStatus {
         schema: schema("ca"),
         phase: set.phase().as_str().to_owned(),
         phase_age_ms: millis(at.wall.since(set.since)),
+        phase_ends_unix_ms: goes_on_at(&set, parts.rotation_waits.0, parts.rotation_waits.1),
         sequence: set.sequence,
         roots: roots.collect(),
         peers: state.peers.values().filter(|peer| peer.is_trusted()).map(|peer| ack(peer)).collect(),

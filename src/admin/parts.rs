@@ -106,6 +106,8 @@ pub struct Parts {
     pub act: ActOnPeer,
     /// For `ca rotate`.
     pub begin_rotation: BeginRotation,
+    /// How long peers are waited for in a rotation, and how long the old root is believed after that.
+    pub rotation_waits: (Duration, Duration),
     /// For `unexport --wait`.
     pub unconfirmed: Unconfirmed,
     /// For `status`.

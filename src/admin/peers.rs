@@ -166,6 +166,7 @@ fn derive(peer: &Peer, facts: &Facts<'_>, at: Moment) -> peer_state::PeerStatus 
         terminated: ruled(Standing::Terminated, ruling.reason.as_str()),
         distrusted,
         session: facts.session.as_ref().map(|session| session.state),
+        holding: facts.session.as_ref().and_then(|session| session.holding),
         synced: facts.session.as_ref().and_then(|session| session.synced),
         catalog: synced.map(|catalog| catalog.lost.unwrap_or(at.wall)),
     };

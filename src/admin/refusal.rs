@@ -74,7 +74,8 @@ pub(super) async fn no_such_method(method: Method, uri: Uri) -> Refused {
     invalid(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", shown(uri.path())))
 }
 
-/// The body as what it should be: JSON, without a field that nobody knows.
+/// The body as what it should be: JSON, without a field that nobody knows. A body of nothing says nothing: every
+/// field has its default, and one without a default is missed by name.
 pub(super) async fn body<T: DeserializeOwned>(request: axum::extract::Request) -> Result<T, Refused> {
     let path = shown(request.uri().path());
     let declared = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
@@ -87,7 +88,8 @@ pub(super) async fn body<T: DeserializeOwned>(request: axum::extract::Request) -
     }
     let bytes = axum::body::to_bytes(request.into_body(), ADMIN_BODY_BYTES_MAX).await;
     let bytes = bytes.map_err(|_| too_large())?;
-    serde_json::from_slice(&bytes)
+    let said: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
+    serde_json::from_slice(said)
         .map_err(|error| invalid(StatusCode::BAD_REQUEST, format!("the body of {path} is wrong: {error}")))
 }
 

@@ -36,18 +36,25 @@ pub(super) async fn run(verb: CaVerb, shared: &SharedArgs, printer: Printer) -> 
 
 /// Tells each change until the old root is retired. Whoever goes away stops nothing.
 async fn watch(client: &Client, printer: Printer, mut seen: CaStatus) -> Result<(), Problem> {
+    let table = matches!(printer.form(), Output::Table);
+    let mut told = render::ca_awaited(&seen);
+    if table && seen.phase != Phase::Settled.as_str() {
+        output::line(
+            "\nThe gateway goes on by itself: this command only looks on, and may be left at any time.",
+        );
+    }
     while seen.phase != Phase::Settled.as_str() {
         sleep(LOOK_INTERVAL).await;
         let body = client.get("/v1/ca").await?;
         let newest = read(&body)?;
-        let (before, after) = (render::ca_line(&seen), render::ca_line(&newest));
-        if before != after {
-            match printer.form() {
-                Output::Table => output::line(&after),
-                _ => printer.body(&body, |_| Ok(String::new()))?,
+        let awaited = render::ca_awaited(&newest);
+        if told != awaited {
+            match table {
+                true => output::line(&render::ca_line(&newest, Clock::system().wall())),
+                false => printer.body(&body, |_| Ok(String::new()))?,
             }
         }
-        seen = newest;
+        (seen, told) = (newest, awaited);
     }
     Ok(())
 }

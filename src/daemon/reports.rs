@@ -77,6 +77,7 @@ pub(super) fn parts(
             let rotation = rotation.clone();
             Box::pin(async move { rotation.begin().await.map(|_| ()) })
         }),
+        rotation_waits: (core.config.identity.rotation_patience, core.config.identity.retire_after),
         unconfirmed: Arc::new(move |name, patience: Duration| {
             let peers = peers.clone();
             Box::pin(async move { peers.unconfirmed(&name, patience).await })

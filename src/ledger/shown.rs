@@ -9,7 +9,7 @@ use super::{Ledger, lock};
 use crate::model::{
     ids::{ClusterId, GatewayId, ServiceName, Timestamp},
     limits::EVENTS_KEPT_MAX,
-    session::SessionState,
+    session::{Holding, SessionState},
 };
 
 /// The session with a peer, as `peer` keeps it.
@@ -27,6 +27,8 @@ pub struct SessionRow {
     pub refusals: Vec<String>,
     /// When its last heartbeat came.
     pub heartbeat: Option<Instant>,
+    /// Why it neither serves us nor takes our exports, and since when it says so.
+    pub holding: Option<(Holding, Timestamp)>,
 }
 
 impl SessionRow {

@@ -242,9 +242,21 @@ impl Lane {
         self.connection.close_reason().is_some()
     }
 
+    /// Why the connection has ended, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<ConnectionError> {
+        self.connection.close_reason()
+    }
+
     /// Ends the connection with a reason the other side reads.
     pub fn close(&self, reason: Close) {
         self.connection.close(reason.code(), reason.phrase().as_bytes());
+    }
+
+    /// The same with words of our own, which people on the other side read.
+    pub fn close_saying(&self, reason: Close, words: &str) {
+        let phrase = format!("{}: {words}", reason.phrase());
+        self.connection.close(reason.code(), phrase.as_bytes());
     }
 
     /// Lets streams of clients pass; called once `Hello` is settled.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     ids::{ClusterId, Timestamp},
     limits,
-    session::{Direction, SessionState},
+    session::{Direction, Holding, SessionState},
 };
 
 /// What a peer is to this gateway.
@@ -93,6 +93,8 @@ pub struct PeerFacts<'a> {
     pub distrusted: Option<(Timestamp, &'a str)>,
     /// The session with it, if there is one.
     pub session: Option<SessionState>,
+    /// Why it neither serves us nor takes our exports, as it says, and since when.
+    pub holding: Option<(Holding, Timestamp)>,
     /// Since when this session's catalog is whole.
     pub synced: Option<Timestamp>,
     /// When the catalog that is held was last known to be current; nothing when none ever was.
@@ -134,6 +136,15 @@ pub fn derive(facts: &PeerFacts<'_>, wall: Timestamp, now: Instant) -> PeerStatu
     if !facts.approved {
         let by = facts.introduced_by.map_or_else(String::new, |peer| format!("introduced by {peer}, "));
         return PeerStatus::new(PeerState::Pending, facts.joined, format!("{by}waits for approval"));
+    }
+    match facts.holding.filter(|_| matches!(facts.session, Some(SessionState::Live))) {
+        Some((Holding::Paused, since)) => {
+            return PeerStatus::new(PeerState::Paused, since, "paused by the peer");
+        }
+        Some((Holding::Pending, since)) => {
+            return PeerStatus::new(PeerState::Pending, since, "waits for approval by the peer's operator");
+        }
+        None => {}
     }
     let began = |since: Instant| earlier(wall, now.saturating_duration_since(since));
     match (facts.session, facts.synced, facts.catalog) {
@@ -211,6 +222,7 @@ mod tests {
             terminated: None,
             distrusted: None,
             session: Some(SessionState::Live),
+            holding: None,
             synced: Some(Timestamp(7)),
             catalog: Some(WALL),
         }
@@ -237,6 +249,18 @@ mod tests {
         assert_eq!(state(facts), (PeerState::Terminated, at));
         facts.revoked = Some(at);
         assert_eq!(state(facts), (PeerState::Revoked, at));
+    }
+
+    #[test]
+    fn what_the_peer_holds_back_is_said_while_it_says_so() {
+        let at = Timestamp(6);
+        let held = |holding| PeerFacts { holding: Some((holding, at)), ..active() };
+        assert_eq!(state(held(Holding::Paused)), (PeerState::Paused, at));
+        assert_eq!(state(held(Holding::Pending)), (PeerState::Pending, at));
+        let gone = PeerFacts { session: None, ..held(Holding::Paused) };
+        assert_eq!(state(gone).0, PeerState::Stalled, "nobody says so any more");
+        let ours = PeerFacts { paused: Some(Timestamp(5)), ..held(Holding::Pending) };
+        assert_eq!(state(ours), (PeerState::Paused, Timestamp(5)));
     }
 
     #[test]

@@ -138,6 +138,17 @@ pub fn next(set: &RootSet, facts: &Facts) -> Step {
     }
 }
 
+/// When a rotation goes on although nobody does anything: peers are not waited for any more, or the old root is
+/// told no more. Nothing when there is no rotation.
+#[must_use]
+pub fn goes_on_at(set: &RootSet, patience: Duration, retire_after: Duration) -> Option<Timestamp> {
+    match set.phase() {
+        Phase::Settled => None,
+        Phase::Publishing => Some(set.since.after(patience)),
+        Phase::Retiring => Some(set.since.after(retire_after)),
+    }
+}
+
 /// When something that lives from `life.0` to `life.1` is replaced: at two thirds.
 #[must_use]
 pub fn renewal_due(life: (Timestamp, Timestamp)) -> Timestamp {
@@ -196,6 +207,10 @@ mod tests {
         let set = RootSet::first(MADE).with_number().with_made(MADE);
         assert_eq!(next(&set, &facts(MADE.after(DAY - Duration::from_secs(1)), 1)), Step::Wait);
         assert_eq!(next(&set, &facts(MADE.after(DAY), 1)), Step::Issue);
+        let until = |set: &RootSet| goes_on_at(set, DAY, DAY / 24);
+        assert_eq!(until(&RootSet::first(MADE)), None);
+        assert_eq!(until(&set), Some(MADE.after(DAY)));
+        assert_eq!(until(&set.with_newest_issuing(MADE)), Some(MADE.after(DAY / 24)));
     }
 
     #[test]

@@ -24,6 +24,17 @@ pub struct Heartbeat {
     pub your_roots_sha256: [u8; 32],
     /// The sender's clock.
     pub at: Timestamp,
+    /// What keeps the sender from serving the receiver.
+    pub holding: Option<Holding>,
+}
+
+/// Why one side neither serves the other nor takes its exports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holding {
+    /// Somebody paused it.
+    Paused,
+    /// It waits for somebody's approval.
+    Pending,
 }
 
 /// What this gateway knows for its next heartbeat; the session adds nothing but the time of sending.
@@ -37,6 +48,8 @@ pub struct Progress {
     pub bundle_sequence: u64,
     /// SHA-256 over the peer's roots as we use them.
     pub peer_roots_sha256: [u8; 32],
+    /// What keeps us from serving the peer.
+    pub holding: Option<Holding>,
 }
 
 /// What the caller does.
@@ -115,6 +128,8 @@ pub struct SessionClock {
     peer: Option<Heartbeat>,
     /// New streams get as long to move a catalog as the old ones had.
     patient_until: Instant,
+    /// What the last heartbeat we sent said of our holding; a change of it is told at once.
+    told: Option<Holding>,
     /// Streams are being opened anew; until then neither heartbeats nor complaints.
     reopening: bool,
 }
@@ -132,6 +147,7 @@ impl SessionClock {
             outbound: way,
             peer: None,
             patient_until: now,
+            told: None,
             reopening: false,
         }
     }
@@ -170,9 +186,10 @@ impl SessionClock {
             self.reopening = true;
             return Some(SessionAction::Reopen);
         }
-        if now < self.next_send {
+        if now < self.next_send && ours.holding == self.told {
             return None;
         }
+        self.told = ours.holding;
         self.next_send = now + limits::HEARTBEAT_INTERVAL;
         Some(SessionAction::Send(Heartbeat {
             head_seq: ours.head_seq,
@@ -180,6 +197,7 @@ impl SessionClock {
             bundle_sequence: ours.bundle_sequence,
             your_roots_sha256: ours.peer_roots_sha256,
             at: wall,
+            holding: ours.holding,
         }))
     }
 
@@ -258,6 +276,23 @@ mod tests {
             assert_eq!(action, due.then_some(SessionAction::Send(expected)), "second {second}");
             clock.on_heartbeat(beat(2, 3), now);
         }
+    }
+
+    #[test]
+    fn that_a_peer_is_held_is_told_at_once_and_so_is_its_end() {
+        let t0 = start();
+        let mut clock = SessionClock::new(t0);
+        let mut ours = Progress::default();
+        let mut poll = |holding, millis| {
+            ours.holding = holding;
+            clock.poll(&ours, Timestamp(0), t0 + Duration::from_millis(millis))
+        };
+        let told = |holding| Some(SessionAction::Send(Heartbeat { holding, ..Heartbeat::default() }));
+        assert_eq!(poll(None, 0), told(None));
+        assert_eq!(poll(None, 1), None);
+        assert_eq!(poll(Some(Holding::Paused), 2), told(Some(Holding::Paused)));
+        assert_eq!(poll(Some(Holding::Paused), 3), None);
+        assert_eq!(poll(None, 4), told(None));
     }
 
     #[test]

@@ -55,7 +55,7 @@ async fn greet(peers: Arc<Inner>, lane: Arc<Lane>) {
             Ok(Err(_)) | Err(_) if lane.is_retired() => return,
             Ok(Err((close, reason))) => {
                 tracing::debug!(peer = %lane.key().cluster, %reason, "lane not used");
-                return lane.close(close);
+                return refuse(&lane, close, &reason);
             }
             Err(_) => return lane.close(Close::Protocol),
         };
@@ -64,6 +64,14 @@ async fn greet(peers: Arc<Inner>, lane: Arc<Lane>) {
 }
 
 type Refused = (Close, String);
+
+/// Ends a lane. Why a peering is over is told, for only the other side can do something about it.
+fn refuse(lane: &Lane, close: Close, reason: &str) {
+    match close {
+        Close::Terminated => lane.close_saying(close, reason),
+        _ => lane.close(close),
+    }
+}
 
 async fn say_hello(peers: &Arc<Inner>, lane: &Arc<Lane>) -> Result<(Session, Streaming<v1::Ctl>), Refused> {
     let protocol = |error: String| (Close::Protocol, error);
@@ -123,7 +131,10 @@ impl Inner {
         if theirs >= ours {
             return Ok(());
         }
-        Err((Close::Terminated, format!("it knows peering {theirs}, and this one is number {ours}")))
+        let words = format!(
+            "this gateway knows peering {theirs} with us, which is over; the one of now is number {ours}"
+        );
+        Err((Close::Terminated, format!("{words}: join anew, with the same token if its answer was lost")))
     }
 
     fn greeting(&self, lane: &Lane) -> Greeting {
@@ -181,7 +192,7 @@ async fn answer(
         Ok(Ok(greeting)) => greeting,
         Ok(Err((close, reason))) => {
             tracing::warn!(peer = %lane.key().cluster, %reason, "a lane was refused");
-            return lane.close(close);
+            return refuse(&lane, close, &reason);
         }
         Err(_) => return lane.close(Close::Protocol),
     };

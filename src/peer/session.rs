@@ -23,8 +23,8 @@ use crate::{
     model::{
         ids::{ClusterId, Timestamp},
         replication::ImporterProgress,
-        session::{Heartbeat, Progress, SessionAction, SessionClock, SessionState},
-        state::Event,
+        session::{Heartbeat, Holding, Progress, SessionAction, SessionClock, SessionState},
+        state::{Event, Standing},
     },
     wire,
 };
@@ -38,6 +38,9 @@ pub(super) enum SessionEnd {
     /// The other side ended the call, or the lane broke.
     #[error("the call ended: {}", .0.message())]
     Status(#[from] tonic::Status),
+    /// The lane ended, and every call on it.
+    #[error("its link ended: {0}")]
+    Lane(quinn::ConnectionError),
     /// The other side closed the call.
     #[error("the other side closed the call")]
     Closed,
@@ -71,7 +74,7 @@ impl Session {
         let exchange = self.exchange(&mut inbound, &cluster, &mut turn);
         let end = match replaced.run_until_cancelled(exchange).await {
             Some(Ok(never)) => match never {},
-            Some(Err(end)) => end,
+            Some(Err(end)) => self.said(end),
             None => SessionEnd::Replaced,
         };
         end_turn(&self.peers.store, &self.peers.ledger, &cluster, turn).await;
@@ -83,6 +86,16 @@ impl Session {
             self.outlive(&mut inbound, &cluster).await;
         }
         end
+    }
+
+    /// What gRPC and HTTP/2 say of a call whose lane has gone is no cause: the lane's end is.
+    fn said(&self, end: SessionEnd) -> SessionEnd {
+        match (&end, self.lane.end()) {
+            (SessionEnd::Status(_) | SessionEnd::Closed | SessionEnd::Importing(_), Some(why)) => {
+                SessionEnd::Lane(why)
+            }
+            _ => end,
+        }
     }
 
     /// A retired lane may carry streams for days, while a later one does the talking: each new certificate is
@@ -199,6 +212,11 @@ impl Session {
             applied_seq: held.map_or(their_head, |held| held.applied),
             bundle_sequence: self.peers.ours.bundle().sequence(),
             peer_roots_sha256: peer.bundle.digest(),
+            holding: match peer.standing {
+                _ if peer.ruling.paused.is_some() => Some(Holding::Paused),
+                Standing::Pending => Some(Holding::Pending),
+                _ => None,
+            },
         })
     }
 
@@ -217,7 +235,13 @@ impl Session {
             self.peers.introduce(cluster);
         }
         let now = self.peers.clock.now();
-        let heard = clock.peer(now).and_then(|(_, age)| now.checked_sub(age));
+        let peer = clock.peer(now);
+        let heard = peer.and_then(|(_, age)| now.checked_sub(age));
+        let before = self.peers.ledger.session(cluster).and_then(|row| row.holding);
+        let holding = peer.and_then(|(beat, _)| beat.holding).map(|holding| match before {
+            Some((same, since)) if same == holding => (holding, since),
+            _ => (holding, self.peers.clock.wall()),
+        });
         let row = SessionRow {
             gateway: self.lane.key().gateway.clone(),
             state,
@@ -225,6 +249,7 @@ impl Session {
             imported: held.rows,
             refusals: refusals(held),
             heartbeat: heard,
+            holding,
         };
         self.peers.ledger.set_session(cluster.clone(), Some(row));
     }
@@ -249,6 +274,7 @@ impl Session {
                     bundle_sequence: facts.bundle_sequence,
                     your_roots_sha256: facts.our_roots.unwrap_or_default(),
                     at: Timestamp(u64::try_from(facts.unix_ms).unwrap_or(0)),
+                    holding: facts.holding,
                 };
                 clock.on_heartbeat(heartbeat, self.peers.clock.now());
                 self.see_roots(cluster, facts.our_roots).await;
@@ -291,6 +317,12 @@ fn heartbeat(beat: Heartbeat) -> Message {
         bundle_sequence: beat.bundle_sequence,
         your_roots_sha256: beat.your_roots_sha256.to_vec(),
         unix_ms: i64::try_from(beat.at.0).unwrap_or(i64::MAX),
+        holding: match beat.holding {
+            None => v1::Holding::Unspecified,
+            Some(Holding::Paused) => v1::Holding::Paused,
+            Some(Holding::Pending) => v1::Holding::Pending,
+        }
+        .into(),
     })
 }
 

@@ -208,6 +208,7 @@ mod tests {
             imported: 0,
             refusals: Vec::new(),
             heartbeat: None,
+            holding: None,
         };
         ledger.set_session(east.clone(), Some(row.clone()));
         end_turn(&store, &ledger, &east, None).await;

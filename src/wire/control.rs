@@ -6,6 +6,7 @@ use super::{WireError, at_most, row};
 use crate::model::{
     ids::{ClusterId, GatewayId, Instance, Locality, Seq},
     limits,
+    session::Holding,
 };
 
 /// The protocol versions this release speaks.
@@ -106,6 +107,8 @@ pub struct HeartbeatFacts {
     pub our_roots: Option<[u8; 32]>,
     /// Its wall clock.
     pub unix_ms: i64,
+    /// Why it neither serves us nor takes our exports; a reason of a later release is none.
+    pub holding: Option<Holding>,
 }
 
 /// Reads a heartbeat; total.
@@ -117,5 +120,10 @@ pub fn heartbeat(beat: &v1::Heartbeat) -> HeartbeatFacts {
         bundle_sequence: beat.bundle_sequence,
         our_roots: beat.your_roots_sha256.as_slice().try_into().ok(),
         unix_ms: beat.unix_ms,
+        holding: match beat.holding() {
+            v1::Holding::Unspecified => None,
+            v1::Holding::Paused => Some(Holding::Paused),
+            v1::Holding::Pending => Some(Holding::Pending),
+        },
     }
 }

@@ -58,6 +58,7 @@ fn session(state: SessionState) -> SessionRow {
         imported: 1,
         refusals: vec!["TMB-2103 kube-system/dns: reserved".to_owned()],
         heartbeat: None,
+        holding: None,
     }
 }
 
@@ -79,6 +80,19 @@ async fn status_has_everything_on_one_page() {
     insta::assert_snapshot!(shape(status));
     drop(guard);
     assert_eq!(world.get("/v1/status").await["ready"], true);
+}
+
+#[tokio::test]
+async fn a_verb_needs_no_body() {
+    let world = World::start().await.with_west().await;
+    for body in ["", "{}", r#"{"force":true}"#] {
+        let (status, told) = world.send(Method::POST, "/v1/peers/west/pause", body).await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+    }
+    let asked = world.asked.lock().expect("not poisoned").clone();
+    assert_eq!(asked, ["pause west, force false", "pause west, force false", "pause west, force true"]);
+    let (status, told) = world.send(Method::POST, "/v1/exports", "").await;
+    assert!(status.is_client_error() && told.contains("missing field"), "{told}");
 }
 
 #[tokio::test]

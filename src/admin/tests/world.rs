@@ -192,6 +192,7 @@ impl World {
                 })
             },
             begin_rotation: Arc::new(|| Box::pin(async { Ok(()) })),
+            rotation_waits: (Duration::from_secs(3_600), Duration::from_secs(60)),
             unconfirmed: {
                 let asked = asked.clone();
                 Arc::new(move |name, wait| {

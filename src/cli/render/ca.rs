@@ -23,21 +23,33 @@ pub(crate) fn ca(status: &CaStatus, now: Timestamp, style: Style) -> String {
         peers.row(tone, [peer.cluster.to_string(), word.to_owned(), state]);
     }
     let peers = if status.peers.is_empty() { String::new() } else { format!("\n{}", peers.text()) };
-    format!("{}\n\n{}{peers}", ca_line(status), roots.text())
+    format!("{}\n\n{}{peers}", ca_line(status, now), roots.text())
 }
 
-/// One line: the phase, and whom it waits for.
-pub(crate) fn ca_line(status: &CaStatus) -> String {
-    let waited: Vec<&str> =
-        status.peers.iter().filter(|peer| !peer.acked).map(|peer| peer.cluster.as_str()).collect();
+/// What a rotation waits for, as long as which nothing new is to be told: its phase, its roots, and the peers.
+pub(crate) fn ca_awaited(status: &CaStatus) -> (String, u64, Vec<String>) {
+    let waited = status.peers.iter().filter(|peer| !peer.acked).map(|peer| peer.cluster.to_string());
+    (status.phase.clone(), status.sequence, waited.collect())
+}
+
+/// One line: the phase, whom it waits for, and for how long at most.
+pub(crate) fn ca_line(status: &CaStatus, now: Timestamp) -> String {
+    let waited = status.peers.iter().filter(|peer| !peer.acked);
+    let waited: Vec<String> =
+        waited.map(|peer| format!("{} ({} {})", peer.cluster, peer.state, age(peer.state_age_ms))).collect();
     let issuing = status.roots.iter().find(|root| root.issuing).map(|root| root.number);
     let issuing = issuing.map_or_else(String::new, |number| format!("root {number} issues"));
+    let most = status.phase_ends_unix_ms.map(|end| left(end, now));
+    let most = |before: &str, after: &str| {
+        most.as_ref().map_or_else(String::new, |left| format!("{before}{left}{after}"))
+    };
     match status.phase.as_str() {
         "publishing" if waited.is_empty() => format!("publishing: every peer has the new root; {issuing}"),
         "publishing" => {
-            format!("publishing: waiting for {} to store the new root; {issuing}", waited.join(", "))
+            let most = most(", for ", " at most");
+            format!("publishing: waiting for {} to store the new root{most}; {issuing}", waited.join(", "))
         }
-        "retiring" => format!("retiring: {issuing}, the old root is still believed"),
+        "retiring" => format!("retiring: {issuing}, the old root is still believed{}", most(" for ", "")),
         phase => format!("{phase}: {issuing}, bundle sequence {}", status.sequence),
     }
 }

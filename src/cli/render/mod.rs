@@ -19,7 +19,7 @@ mod tests;
 
 pub(crate) use self::{
     authz::authz,
-    ca::{ca, ca_line},
+    ca::{ca, ca_awaited, ca_line},
     code::code,
     explanation::explanation,
     peers::{peer, peers, verification},

@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::{
-    admin::api::{Explanation, NewToken, PeerStatus, Resolution, ServiceStatus, Status, TokenStatus},
+    admin::api::{
+        CaStatus, Explanation, NewToken, PeerStatus, Resolution, ServiceStatus, Status, TokenStatus,
+    },
     cli::output::Style,
     model::{code::Code, ids::Timestamp},
 };
@@ -215,6 +217,32 @@ fn services_show_where_they_are_and_which_port_is_bound() {
     west             1 of 1  stale    no
     ! shop/web: west exports port http as udp; east's older export holds
     ");
+}
+
+#[test]
+fn a_rotation_says_whom_it_waits_for_and_how_long_at_most() {
+    let at = |phase: &str, acked: bool, ends: Option<u64>| -> CaStatus {
+        object(json!({
+            "schema": "tombolo/v1/ca", "phase": phase, "phase_age_ms": 1_000, "phase_ends_unix_ms": ends,
+            "sequence": 2, "svid_expires_unix_ms": NOW.0 + 3_600_000,
+            "roots": [{ "number": 1, "fingerprint": "4c1e", "issuing": true, "expires_unix_ms": NOW.0 + 86_400_000 }],
+            "peers": [{ "cluster": "west", "acked": acked, "state": "stale", "state_age_ms": 372_000 }],
+        }))
+    };
+    let line = |phase, acked, ends| ca_line(&at(phase, acked, ends), NOW);
+    let day = Some(NOW.0 + 86_340_000);
+    insta::assert_snapshot!(
+        [line("publishing", false, day), line("publishing", true, day), line("retiring", true, Some(NOW.0 + 540_000)),
+         line("settled", true, None)].join("\n"),
+        @r"
+    publishing: waiting for west (stale 6m12s) to store the new root, for 23h at most; root 1 issues
+    publishing: every peer has the new root; root 1 issues
+    retiring: root 1 issues, the old root is still believed for 9m
+    settled: root 1 issues, bundle sequence 2
+    "
+    );
+    assert_eq!(ca_awaited(&at("publishing", false, day)), ca_awaited(&at("publishing", false, None)));
+    assert_ne!(ca_awaited(&at("publishing", false, day)), ca_awaited(&at("publishing", true, day)));
 }
 
 #[test]
