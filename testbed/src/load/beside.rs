@@ -13,7 +13,7 @@ use super::{
 use crate::monotonic;
 
 /// How often a stream says something.
-const EVERY: u64 = 200_000_000;
+const EVERY: u64 = 1_000_000_000;
 
 /// How a stream ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -107,8 +107,14 @@ async fn keep(mut stream: TcpStream, number: u64, plan: Arc<Plan>, started: u64,
         if next >= until {
             break End::Kept;
         }
-        let wait = next.saturating_sub(monotonic::nanos());
-        tokio::time::sleep(Duration::from_nanos(wait)).await;
+        // Nothing is to come before something was said, but an end may.
+        let wait = Duration::from_nanos(next.saturating_sub(monotonic::nanos()));
+        match timeout(wait, stream.peek(&mut [0])).await {
+            Err(_) => {}
+            Ok(Ok(0)) => break End::Closed,
+            Ok(Ok(_)) => break End::Wrong,
+            Ok(Err(_)) => break End::Reset,
+        }
         said += 1_000;
         match timeout(plan.deadline.0, exchange::echo(&mut stream, said)).await {
             Err(_) => break End::Hung,
