@@ -12,25 +12,42 @@ use kube::{
     Api, Client,
     api::{ObjectMeta, PostParams},
 };
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{sleep, timeout},
+};
 
-use super::Parts;
+use super::{
+    Parts,
+    world::{Said, Trouble},
+};
 use crate::{
     clock::Clock,
-    model::limits::{LEASE_LIFE, LEASE_RENEWAL},
+    model::limits::{LEASE_LIFE, LEASE_RENEWAL, LEASE_TIMEOUT},
 };
 
 /// What the Lease is called, in the gateways' namespace.
 const NAME: &str = "tombolo-writer";
 
-/// Begins to hold or to wait for the Lease; tells whether this gateway may write.
-pub(super) fn start(client: &Client, parts: &Parts) -> watch::Receiver<bool> {
+/// Begins to hold or to wait for the Lease; tells whether this gateway may write. Asking so often, it is also
+/// the first to notice that the API server does not answer, and when it does again: then watches that may
+/// hang on a connection nobody serves any more are to be begun anew, which `renew` says.
+pub(super) fn start(
+    client: &Client,
+    parts: &Parts,
+    say: mpsc::Sender<Said>,
+    renew: watch::Sender<u64>,
+) -> watch::Receiver<bool> {
     let (tell, leads) = watch::channel(false);
     let candidate = Candidate {
         leases: Api::namespaced(client.clone(), &parts.namespace),
         identity: parts.identity.clone(),
         clock: parts.clock.clone(),
         tell,
+        say,
+        renew,
+        trouble: None,
+        silent: false,
         seen: None,
         renewed: None,
     };
@@ -60,6 +77,12 @@ struct Candidate {
     identity: String,
     clock: Clock,
     tell: watch::Sender<bool>,
+    say: mpsc::Sender<Said>,
+    renew: watch::Sender<u64>,
+    /// Why it could not be asked for, as it was told last.
+    trouble: Option<Trouble>,
+    /// Whether the API server gave no answer at all.
+    silent: bool,
     /// The holder's last sign of life, and when this gateway saw it: clocks of others are not believed.
     seen: Option<(String, Instant)>,
     /// When this gateway last wrote itself in.
@@ -68,7 +91,10 @@ struct Candidate {
 
 impl Candidate {
     async fn step(&mut self) {
-        let held = match self.try_hold().await {
+        let late = || kube::Error::Service(format!("no answer within {LEASE_TIMEOUT:?}").into());
+        let asked = timeout(LEASE_TIMEOUT, self.try_hold()).await.unwrap_or_else(|_| Err(late()));
+        self.note(asked.as_ref().err()).await;
+        let held = match asked {
             Ok(held) => held,
             Err(error) => {
                 tracing::debug!(%error, "the Lease could not be asked for");
@@ -87,6 +113,25 @@ impl Candidate {
             *leads = held;
             changed
         });
+    }
+
+    /// Tells what is new about the API server.
+    async fn note(&mut self, error: Option<&kube::Error>) {
+        let trouble = error.map(|error| Trouble { reason: error.to_string(), unknown: false });
+        let silent = error.is_some_and(|error| !matches!(error, kube::Error::Api(_)));
+        if let Some(error) = error.filter(|_| silent && !self.silent) {
+            tracing::warn!(%error, "the API server does not answer");
+        }
+        if self.silent && !silent {
+            tracing::info!("the API server answers again: everything is listed anew");
+            self.renew.send_modify(|times| *times += 1);
+        }
+        self.silent = silent;
+        if trouble != self.trouble {
+            self.trouble.clone_from(&trouble);
+            // Nobody listens any more at the end.
+            let _ = self.say.send(Said::Trouble("Leases", trouble)).await;
+        }
     }
 
     async fn try_hold(&mut self) -> kube::Result<bool> {

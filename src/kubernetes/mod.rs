@@ -17,6 +17,8 @@ pub mod resources;
 mod seen;
 mod sink;
 mod source;
+#[cfg(test)]
+mod tests;
 mod watching;
 mod world;
 
@@ -121,15 +123,17 @@ impl Kubernetes {
         let mut config = kube::Config::infer().await.map_err(|error| unusable(&error))?;
         config.connect_timeout = Some(limits::API_SERVER_TIMEOUT);
         config.write_timeout = Some(limits::API_SERVER_TIMEOUT);
+        config.read_timeout = Some(limits::API_SILENCE_MAX);
         let client = Client::try_from(config).map_err(|error| unusable(&error))?;
         let domain = parts.store.state().me.trust_domain.clone();
         let world = Arc::new(ArcSwap::from_pointee(World::default()));
         let (say, said) = mpsc::channel(limits::API_EVENTS_QUEUE_MAX);
         let (publish, newest) = watch::channel(Arc::new(World::default()));
-        watching::start(&client, &parts, &say);
+        let (renew, renewed) = watch::channel(0);
+        watching::start(&client, &parts, &say, &renewed);
         let source = source::Source { store: parts.store.clone(), publish, shared: world.clone() };
         parts.tasks.spawn("kubernetes source", source.run(said, parts.tasks.clone()));
-        let leads = lead::start(&client, &parts);
+        let leads = lead::start(&client, &parts, say, renew);
         let events = Events::new(client.clone(), &parts.identity);
         let governing = Governable {
             client: client.clone(),

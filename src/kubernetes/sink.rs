@@ -24,7 +24,7 @@ use super::{
     SOURCE_SERVICE, conditions,
     events::{Events, Subject},
     exporting::{export, service_name},
-    importing::{self, Kind, Object, Place, contains},
+    importing::{self, Given, Kind, Object, Place, contains},
     seen::{Derived, Key, Written},
     watching::{plain, standard},
     world::World,
@@ -152,8 +152,9 @@ impl Sink {
             let result = self.put(object, world).await;
             failed = failed.or_else(|| result.err());
         }
+        let no_family = failed.as_deref().is_some_and(importing::lacks_family);
         // These show the addresses that those were given.
-        let rest = self.wanted(name, state, world);
+        let rest = self.wanted(name, no_family, state, world);
         for object in &rest {
             let result = self.put(object, world).await;
             failed = failed.or_else(|| result.err());
@@ -237,7 +238,7 @@ impl Sink {
     }
 
     /// The objects of a name beside its derived Services.
-    fn wanted(&self, name: &ServiceName, state: &State, world: &World) -> Vec<Object> {
+    fn wanted(&self, name: &ServiceName, no_family: bool, state: &State, world: &World) -> Vec<Object> {
         let Some(import) = Self::import(name, state, world) else { return Vec::new() };
         let (_, beyond) = importing::entrances_of(import);
         let address = |key: &VipKey| -> Option<Ipv4Addr> { self.entrance(key, world)?.ipv4() };
@@ -245,7 +246,8 @@ impl Sink {
             import.clusters.iter().filter_map(|part| importing::slice(import, part, &address)).collect();
         let own = self.entrance(&VipKey::Service(name.clone()), world);
         let addresses = own.map(|entrance| entrance.addresses).unwrap_or_default();
-        wanted.push(importing::service_import(import, &addresses, beyond));
+        let given = Given { addresses: &addresses, beyond, no_family };
+        wanted.push(importing::service_import(import, given));
         wanted
     }
 

@@ -13,7 +13,10 @@ use kube::{
     runtime::{watcher, watcher::Event},
 };
 use serde::de::DeserializeOwned;
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep,
+};
 use tokio_stream::StreamExt as _;
 
 use super::{
@@ -37,11 +40,16 @@ pub(super) fn plain(group: &str, kind: &str, plural: &str) -> ApiResource {
 }
 
 /// Begins to follow everything.
-pub(super) fn start(client: &Client, parts: &Parts, say: &mpsc::Sender<Said>) {
+pub(super) fn start(client: &Client, parts: &Parts, say: &mpsc::Sender<Said>, renew: &watch::Receiver<u64>) {
     let all = || client.clone();
     let every = watcher::Config::default;
     let ours = || every().labels(&format!("{MANAGED_BY}={MANAGER}"));
-    let following = Following { tasks: parts.tasks.clone(), clock: parts.clock.clone(), say: say.clone() };
+    let following = Following {
+        tasks: parts.tasks.clone(),
+        clock: parts.clock.clone(),
+        say: say.clone(),
+        renew: renew.clone(),
+    };
     let typed = &following;
     typed.follow("Services", Api::all(all()), every(), Said::Services, |it: &Service| seen::Service::of(it));
     let of_services = every().labels(SERVICE_NAME);
@@ -93,6 +101,8 @@ struct Following {
     tasks: Tasks,
     clock: Clock,
     say: mpsc::Sender<Said>,
+    /// Changes when watches may hang on connections that nobody serves.
+    renew: watch::Receiver<u64>,
 }
 
 impl Following {
@@ -108,14 +118,19 @@ impl Following {
         T: Send + 'static,
     {
         let (say, soft, clock) = (self.say.clone(), self.tasks.shutdown().soft(), self.clock.clone());
+        let mut renew = self.renew.clone();
         self.tasks.spawn(format!("kubernetes {kind}"), async move {
-            let mut events = pin!(watcher(api, config));
+            let mut events = Box::pin(watcher(api.clone(), config.clone()));
             let mut soft = pin!(soft);
             let mut pace = Pace { kind, clock, backoff: Backoff::new(), trouble: None };
             loop {
                 let event = tokio::select! {
                     biased;
                     () = &mut soft => return,
+                    Ok(()) = renew.changed() => {
+                        events = Box::pin(watcher(api.clone(), config.clone()));
+                        continue;
+                    }
                     event = events.next() => event,
                 };
                 // The stream has no end of its own.

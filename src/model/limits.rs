@@ -420,6 +420,10 @@ pub const GOVERN_JOIN_PAUSE: Duration = Duration::from_secs(5);
 pub const POD_ADDRESS_SETTLED: Duration = Duration::from_secs(2);
 /// Life of the Lease of the gateway that writes.
 pub const LEASE_LIFE: Duration = Duration::from_secs(15);
+/// Time for one look at it; without an answer the API server counts as away.
+pub const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
+/// An API server that sends nothing at all for so long on a watch is away: it says something each minute.
+pub const API_SILENCE_MAX: Duration = Duration::from_secs(295);
 /// Pause between two looks at the Lease.
 pub const LEASE_RENEWAL: Duration = Duration::from_secs(4);
 

@@ -128,14 +128,33 @@ pub(super) fn entrance(key: &VipKey, import: &Import, ports: &[EntrancePort], pl
             "type": "ClusterIP",
             "selector": place.selector,
             "internalTrafficPolicy": "Cluster",
+            "ipFamilyPolicy": "SingleStack",
+            "ipFamilies": ["IPv4"],
             "ports": ports,
         },
     });
     sealed(Kind::Service, Key::new(&place.namespace, &name), body, None)
 }
 
-/// The ServiceImport of a name. `addresses` are those of its derived Service.
-pub(super) fn service_import(import: &Import, addresses: &[std::net::IpAddr], beyond: usize) -> Object {
+/// What a name has, or lacks, in this cluster.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Given<'a> {
+    /// The addresses of its derived Service.
+    pub(super) addresses: &'a [std::net::IpAddr],
+    /// Endpoints of a headless name that cannot have one.
+    pub(super) beyond: usize,
+    /// The cluster has no Services of the family that names have.
+    pub(super) no_family: bool,
+}
+
+/// Whether the API server refused a derived Service because it has no addresses of its family.
+pub(super) fn lacks_family(error: &str) -> bool {
+    error.contains("ipFamilies") && error.contains("not configured")
+}
+
+/// The ServiceImport of a name.
+pub(super) fn service_import(import: &Import, given: Given<'_>) -> Object {
+    let Given { addresses, beyond, no_family } = given;
     let ports: Vec<Value> = import
         .ports
         .iter()
@@ -171,6 +190,10 @@ pub(super) fn service_import(import: &Import, addresses: &[std::net::IpAddr], be
     });
     let pending = !import.headless && addresses.is_empty();
     let (holds, reason, message) = match (pending, beyond) {
+        (true, _) if no_family => {
+            let message = "names have IPv4 addresses, and this cluster has no IPv4 Services";
+            ("False", "IPFamilyNotSupported", message.to_owned())
+        }
         (true, _) => ("False", "Pending", "the name has no address yet".to_owned()),
         (false, 0) => ("True", "Ready", "the name resolves and is served".to_owned()),
         (false, beyond) => {

@@ -79,10 +79,11 @@ fn an_object_stands_until_somebody_changes_it_or_more_is_asked_for() {
 #[test]
 fn a_service_import_waits_for_its_address_and_then_shows_it() {
     let import = import(&[("http", 80)]);
-    let waiting = service_import(&import, &[], 0);
+    let waiting = service_import(&import, Given::default());
     assert!(waiting.body["spec"].get("ips").is_none());
     assert_eq!(waiting.status.expect("a status")["conditions"][0]["reason"], "Pending");
-    let ready = service_import(&import, &["10.96.1.2".parse().expect("an address")], 0);
+    let addresses = ["10.96.1.2".parse().expect("an address")];
+    let ready = service_import(&import, Given { addresses: &addresses, ..Given::default() });
     assert_eq!(ready.body["spec"]["ips"], json!(["10.96.1.2"]));
     assert_eq!(ready.body["spec"]["ipFamilies"], json!(["IPv4"]));
     assert_eq!(ready.body["spec"]["type"], "ClusterSetIP");
@@ -91,6 +92,16 @@ fn a_service_import_waits_for_its_address_and_then_shows_it() {
         (&status["clusters"][0]["cluster"], &status["conditions"][0]["status"]),
         (&json!("west"), &json!("True"))
     );
+}
+
+#[test]
+fn a_cluster_without_ipv4_says_why_a_name_has_no_address() {
+    let error = "Service \"clusterset-a\" is invalid: spec.ipFamilies[0]: Invalid value: \"IPv4\": not configured on \
+                 this cluster";
+    assert!(lacks_family(error) && !lacks_family("spec.ports: Required value"));
+    let given = Given { no_family: true, ..Given::default() };
+    let refused = service_import(&import(&[("http", 80)]), given).status.expect("a status");
+    assert_eq!(refused["conditions"][0]["reason"], "IPFamilyNotSupported");
 }
 
 #[test]
