@@ -5,6 +5,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::k8s::args::K8sVerb;
 use crate::{
     config::value::parse_duration,
     model::ids::{ClusterId, Locality, TrustDomain},
@@ -108,6 +109,9 @@ pub enum Verb {
     /// Check, describe or show the configuration
     #[command(subcommand)]
     Config(ConfigVerb),
+    /// Install the gateway into a Kubernetes cluster, check it, join it, take it out
+    #[command(subcommand)]
+    K8s(K8sVerb),
     /// Print the release of this program, and of the gateway that runs
     Version,
     /// Print completions for a shell

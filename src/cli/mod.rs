@@ -13,6 +13,7 @@ mod client;
 mod config;
 mod demo;
 mod join;
+pub mod k8s;
 mod output;
 mod peer;
 mod reference;
@@ -72,6 +73,7 @@ async fn dispatch(cli: Cli, printer: Printer) -> Result<(), Problem> {
     match cli.verb {
         Verb::Run(args) => run::run(&args, shared).await,
         Verb::Config(verb) => config::run(&verb),
+        Verb::K8s(verb) => k8s::run(verb, shared, printer).await,
         Verb::Demo(args) => demo::run(&args, printer).await,
         Verb::Token(verb) => verbs::token(verb, shared, printer).await,
         Verb::Join(args) => join::run(&args, shared, printer).await,

@@ -157,6 +157,13 @@ codes! {
         "Objects of this kind cannot be followed: the API server is away, refuses, or does not know the kind. What was known stays true.",
         "look at the reason; for a kind it does not know, `kubectl apply` the custom resource definitions";
 
+    KUBERNETES_REFUSED = 3003, "the API server did not do it",
+        "The API server refused what was asked, does not know it, or could not be reached; or the gateway there could not.",
+        "look at the message; `tombolo k8s check` looks at everything";
+    KUBERNETES_CHECK = 3004, "checks of the cluster failed",
+        "`tombolo k8s check` found something that keeps the gateway from working.",
+        "do what stands below each failed check";
+
     CONNECTIONS_LIMIT = 4001, "too many connections",
         "The gateway proxies as many connections as it may.",
         "raise `connections` in the `[limits]` section";
