@@ -62,6 +62,8 @@ pub(super) struct Standing {
     pub(super) clusters: Vec<Cluster>,
     /// The `kubectl` of the same version.
     pub(super) kubectl: PathBuf,
+    /// The program that is tried.
+    pub(super) tombolo: PathBuf,
     members: Vec<Member>,
     #[serde(skip)]
     folder: PathBuf,
@@ -81,8 +83,9 @@ impl Standing {
             folder.display()
         );
         let run = format!("{:06x}", rand::rng().random_range(0..1_u32 << 24));
-        let (clusters, kubectl, members) = (Vec::new(), PathBuf::new(), Vec::new());
-        let standing = Self { run, clusters, kubectl, members, folder: folder.to_owned() };
+        let (clusters, members) = (Vec::new(), Vec::new());
+        let (kubectl, tombolo) = (PathBuf::new(), PathBuf::new());
+        let standing = Self { run, clusters, kubectl, tombolo, members, folder: folder.to_owned() };
         standing.save()?;
         Ok(standing)
     }
@@ -184,6 +187,7 @@ fn ip(words: &[&str], input: &str) -> Result<()> {
 pub(super) fn up(standing: &mut Standing, programs: &Programs, tombolo: &Path, count: usize) -> Result<()> {
     let began = Instant::now();
     standing.kubectl = programs.path("kubectl");
+    tombolo.clone_into(&mut standing.tombolo);
     for (index, (name, zone)) in PLACES.iter().enumerate().take(count) {
         standing.clusters.push(Cluster {
             name: (*name).to_owned(),

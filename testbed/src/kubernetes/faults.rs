@@ -1,10 +1,7 @@
 //! What can go wrong around a gateway on Kubernetes, and what must be seen then. Each leaves the clusters as it
 //! found them.
 
-use std::{
-    fs,
-    time::{Duration, Instant},
-};
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
@@ -13,12 +10,10 @@ use super::kubectl::{Kubectl, until};
 use crate::process::Identity;
 
 const SOON: Duration = Duration::from_secs(60);
-/// How long an API server is away.
-const AWAY: Duration = Duration::from_secs(12);
 /// What a person is told of a kind that cannot be followed.
-const NOT_FOLLOWED: &str = "TMB-3002";
+pub(super) const NOT_FOLLOWED: &str = "TMB-3002";
 
-fn export(name: &str) -> String {
+pub(super) fn export(name: &str) -> String {
     format!(
         "apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {{name: {name}, namespace: shop}}\n"
     )
@@ -35,7 +30,7 @@ fn valid(it: Kubectl<'_>, name: &str, wanted: &str) -> Result<()> {
     .with_context(|| format!("the condition Valid of {name} is not {wanted}"))
 }
 
-fn import(it: Kubectl<'_>, path: &str) -> Result<String> {
+pub(super) fn import(it: Kubectl<'_>, path: &str) -> Result<String> {
     it.run(&["get", "serviceimport", "web", "-n", "shop", "-o", &format!("jsonpath={path}")])
 }
 
@@ -153,55 +148,11 @@ pub(super) fn rights_taken(east: Kubectl<'_>, ask: &dyn Fn() -> Result<String>) 
 }
 
 /// Kills the gateway's process; its pod starts it again.
-fn restart_gateway(it: Kubectl<'_>) -> Result<()> {
+pub(super) fn restart_gateway(it: Kubectl<'_>) -> Result<()> {
     let file = it.cluster.folder.join("pod-tombolo-system-tombolo-0-tombolo.pid");
     let outer: i32 = fs::read_to_string(&file)?.trim().parse()?;
     let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
     let pid = children.split_whitespace().next().context("the gateway has no process")?.parse()?;
     Identity::of(pid).context("the gateway has ended")?.signal(Signal::SIGKILL)?;
     Ok(())
-}
-
-/// The API server goes away, the gateway restarts meanwhile, and clients notice nothing that lasts.
-pub(super) fn api_server_away(east: Kubectl<'_>) -> Result<String> {
-    let asker = "apiVersion: v1\nkind: Pod\nmetadata: {name: asker, namespace: default}\nspec:\n  \
-        terminationGracePeriodSeconds: 0\n  containers:\n    - name: asker\n      image: shell\n      command:\n        \
-        - sh\n        - -c\n        - 'while sleep 0.2; do curl -sS --max-time 1 http://web.shop.svc.clusterset.local./; echo; done'\n";
-    east.apply(asker)?;
-    let log = east.cluster.folder.join("pod-default-asker-asker.log");
-    let answers = || {
-        let text = fs::read_to_string(&log).unwrap_or_default();
-        text.lines().filter(|line| *line == "west" || *line == "north").count()
-    };
-    let more = |than: usize, limit: Duration| {
-        until(
-            limit,
-            || Ok(answers().to_string()),
-            |count| count.parse().is_ok_and(|count: usize| count > than),
-        )
-    };
-    more(3, SOON).context("nothing answers before the fault")?;
-    let away = east.cluster.folder.join("kube-apiserver.away");
-    fs::write(&away, "")?;
-    let server: i32 = fs::read_to_string(east.cluster.folder.join("kube-apiserver.pid"))?.trim().parse()?;
-    Identity::of(server).context("no API server")?.kill()?;
-    let begun = Instant::now();
-    std::thread::sleep(Duration::from_secs(2));
-    let before = answers();
-    more(before + 5, SOON).context("nothing answers without the API server")?;
-    restart_gateway(east)?;
-    std::thread::sleep(Duration::from_secs(1));
-    let before = answers();
-    let (_, back) = more(before + 5, SOON).context("nothing answers after the gateway's restart")?;
-    while begun.elapsed() < AWAY {
-        std::thread::sleep(Duration::from_millis(100));
-    }
-    fs::remove_file(&away)?;
-    until(SOON, || east.tombolo(&["status"], ""), |answer| !answer.contains(NOT_FOLLOWED))?;
-    east.run(&["delete", "pod", "asker", "--wait=false"])?;
-    Ok(format!(
-        "away for {:.0} s, the gateway killed meanwhile: five answers within {:.1} s of its end",
-        AWAY.as_secs_f64(),
-        back.as_secs_f64() + 1.0
-    ))
 }

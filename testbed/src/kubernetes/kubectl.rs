@@ -1,7 +1,8 @@
-//! kubectl inside a cluster's namespace.
+//! kubectl, and `tombolo k8s`, inside a cluster's namespace.
 
 use std::{
     io::Write as _,
+    path::Path,
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
@@ -30,12 +31,21 @@ impl<'a> Kubectl<'a> {
 
     /// Runs it with an input.
     pub(super) fn fed(self, words: &[&str], input: &str) -> Result<String> {
+        self.program(&self.standing.kubectl, words, input)
+    }
+
+    /// Runs `tombolo k8s`, as the person who has the kubeconfig.
+    pub(super) fn k8s(self, words: &[&str], input: &str) -> Result<String> {
+        let context = ["--context", self.cluster.name.as_str()];
+        self.program(&self.standing.tombolo, &[&["k8s"], words, &context].concat(), input)
+    }
+
+    fn program(self, program: &Path, words: &[&str], input: &str) -> Result<String> {
         let mut child = Command::new("ip")
             .args(["netns", "exec", &self.cluster.namespace])
-            .arg(&self.standing.kubectl)
-            .arg("--kubeconfig")
-            .arg(self.cluster.folder.join("kubeconfig"))
+            .arg(program)
             .args(words)
+            .env("KUBECONFIG", self.cluster.folder.join("kubeconfig"))
             .env(crate::process::MARK, &self.standing.run)
             .env("HOME", &self.cluster.folder)
             .stdin(Stdio::piped())
@@ -47,10 +57,12 @@ impl<'a> Kubectl<'a> {
         let output = child.wait_with_output()?;
         ensure!(
             output.status.success(),
-            "{}: `kubectl {}` failed: {}",
+            "{}: `{} {}` failed: {} {}",
             self.cluster.name,
+            program.file_name().unwrap_or_default().to_string_lossy(),
             words.join(" "),
-            String::from_utf8_lossy(&output.stderr).trim()
+            String::from_utf8_lossy(&output.stderr).trim(),
+            String::from_utf8_lossy(&output.stdout).trim()
         );
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     }

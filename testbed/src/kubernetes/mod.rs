@@ -2,12 +2,14 @@
 //! of them. What a cluster is made of stands in `testbed/kubernetes`, a Go module; here it is built, started,
 //! driven by kubectl and taken down.
 
+mod apiserver;
 mod cluster;
 mod faults;
 mod kubectl;
 mod overlay;
 mod programs;
 mod resources;
+mod scale;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -32,6 +34,21 @@ pub(crate) enum KubernetesVerb {
     },
     /// Bring three clusters up, export a Service, reach it from another cluster, kill it, and take all down
     Verify,
+    /// Bring two clusters up, fill one with Services, and measure what the gateways cost (root)
+    Scale {
+        /// Services that one cluster exports
+        #[arg(long, default_value_t = 5_000, value_parser = clap::value_parser!(u32).range(1..=20_000))]
+        services: u32,
+        /// Endpoints of all of them
+        #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+        endpoints: u32,
+        /// Changes of endpoints a second
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=500))]
+        rate: u32,
+        /// New exports that are timed
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+        samples: u32,
+    },
     /// Take away what stands
     Down,
     /// Build the programs of Kubernetes into the cache, which takes long the first time
@@ -68,6 +85,26 @@ pub(crate) fn run(verb: &KubernetesVerb, folder: &Path, tombolo: Option<&Path>, 
             standing.take_down()?;
             screen::say(&if json { serde_json::to_string_pretty(&shown)? } else { shown.table() });
             return Ok(shown.pass);
+        }
+        KubernetesVerb::Scale { services, endpoints, rate, samples } => {
+            let programs = programs::ready()?;
+            let tombolo = gateway::find_binary(tombolo)?;
+            let mut standing = Standing::begin(&folder)?;
+            let number = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+            let size = scale::Size {
+                services: number(*services),
+                endpoints: number(*endpoints),
+                rate: number(*rate),
+                samples: number(*samples),
+            };
+            match scale::scale(&mut standing, &programs, &tombolo, size) {
+                Err(error) => return Err(undone(&standing, error)),
+                Ok(measured) => {
+                    standing.take_down()?;
+                    let text = if json { serde_json::to_string_pretty(&measured)? } else { measured.table() };
+                    screen::say(&text);
+                }
+            }
         }
         KubernetesVerb::Down => {
             let standing = Standing::find(&folder)?;

@@ -30,6 +30,10 @@ const DEPLOY: [(&str, &str); 11] = deploy![
     "crds/tombolo.dev/tombolo.dev_failoverpolicies.yaml",
 ];
 
+/// The standard's definition of ServiceImports.
+pub(super) const SERVICE_IMPORTS: &str =
+    include_str!("../../../deploy/crds/multicluster.x-k8s.io/multicluster.x-k8s.io_serviceimports.yaml");
+
 /// Writes a kustomization that is `deploy/` for this cluster, and returns its folder.
 pub(super) fn write(cluster: &Cluster) -> Result<String> {
     let folder = cluster.folder.join("apply");

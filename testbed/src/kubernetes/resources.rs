@@ -28,6 +28,65 @@ pub(super) fn join_by_apply(first: Kubectl<'_>, it: Kubectl<'_>) -> Result<()> {
     ))
 }
 
+/// Installs by `tombolo k8s install`, which also has the cluster's DNS ask the gateways.
+pub(super) fn install(it: Kubectl<'_>) -> Result<()> {
+    let cluster = it.cluster;
+    let (region, _) = cluster.zone.split_once('-').unwrap_or((&cluster.zone, ""));
+    let (locality, address) = (format!("{region}/{}", cluster.zone), format!("{}:30443", cluster.address));
+    let words = ["install", "--cluster", &cluster.name, "--locality", &locality, "--advertise", &address];
+    it.k8s(&words, "").map(drop)
+}
+
+/// Joins `it` to `first` by `tombolo k8s`, from where both kubeconfigs are.
+pub(super) fn join_by_command(first: Kubectl<'_>, it: Kubectl<'_>) -> Result<()> {
+    let token = first.k8s(&["token", "--for", &it.cluster.name, "--allow-private"], "")?;
+    let told = it.k8s(&["join", &first.cluster.name, "-"], &token)?;
+    ensure!(told.contains("is a peer: active"), "{told}");
+    Ok(())
+}
+
+/// `tombolo k8s check` where all is well, and where something is not.
+pub(super) fn checked(it: Kubectl<'_>) -> Result<String> {
+    let report = |answer: &str| -> Result<(usize, usize)> {
+        let report: serde_json::Value = serde_json::from_str(answer)?;
+        let checks = report["checks"].as_array().context("no checks")?;
+        Ok((checks.len(), checks.iter().filter(|check| check["verdict"] == "ok").count()))
+    };
+    let good = it.k8s(&["check", "-o", "json"], "")?;
+    let (all, ok) = report(&good)?;
+    ensure!(all == ok, "{good}");
+    it.run(&["delete", "clusterrolebinding", "tombolo"])?;
+    let Err(error) = it.k8s(&["check"], "") else { anyhow::bail!("no check fails without rights") };
+    let told = format!("{error:#}");
+    ensure!(told.contains("TMB-3004") && told.contains("may not"), "{told}");
+    it.k8s(&["install"], "").context("a second installation mends it")?;
+    it.k8s(&["check"], "")?;
+    Ok(format!("{ok} of {all}; without its rights the check says so, `install` gives them back"))
+}
+
+/// `tombolo k8s uninstall` leaves nothing behind, and the Corefile as it was.
+pub(super) fn uninstalled(it: Kubectl<'_>, corefile: &str) -> Result<String> {
+    it.k8s(&["uninstall", "--definitions", "--state-too"], "")?;
+    // Here no controller releases a claim that nobody uses any more.
+    let claim =
+        ["patch", "pvc", "state-tombolo-0", "--type=merge", "-p", "{\"metadata\":{\"finalizers\":null}}"];
+    it.run(&[&claim[..], &SYSTEM].concat())?;
+    ensure!(self::corefile(it)? == corefile, "the Corefile is not what it was");
+    let gone = || it.run(&["get", "namespaces", "-o", "name"]);
+    until(SOON, gone, |answer| !answer.contains("tombolo-system"))?;
+    let left =
+        it.run(&["get", "crds,clusterroles,clusterrolebindings,endpointslices", "-A", "-o", "name"])?;
+    let ours: Vec<&str> =
+        left.lines().filter(|name| name.contains("tombolo") || name.contains("multicluster")).collect();
+    ensure!(ours.is_empty(), "left: {}", ours.join(", "));
+    Ok("nothing of it is left, and the Corefile is what it was".to_owned())
+}
+
+/// The cluster's Corefile.
+pub(super) fn corefile(it: Kubectl<'_>) -> Result<String> {
+    it.run(&["get", "configmap", "coredns", "-n", "kube-system", "-o", "jsonpath={.data.Corefile}"])
+}
+
 /// What the objects say once all have joined; secrets stand in Secrets only.
 pub(super) fn reports(east: Kubectl<'_>, north: Kubectl<'_>) -> Result<String> {
     let path = "jsonpath={range .status.conditions[*]}{.type}={.status}/{.reason} {end}";

@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use super::{
+    apiserver,
     cluster::{self, Cluster, Standing},
     faults,
     kubectl::{Kubectl, until},
@@ -22,6 +23,17 @@ use crate::screen;
 const SOON: Duration = Duration::from_secs(60);
 const NAME: &str = "web.shop.svc.clusterset.local";
 const URL: &str = "http://web.shop.svc.clusterset.local./";
+
+/// As the cluster's DNS is before anything is installed.
+const COREFILE: &str = ".:53 {
+    errors
+    ready
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+        pods insecure
+        ttl 5
+    }
+    reload 2s
+}";
 
 /// One thing that was to be shown.
 #[derive(Debug, Serialize)]
@@ -100,7 +112,7 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     shown.step("another writer", || faults::another_writer(east));
     shown.step("the namespace is deleted", || faults::namespace_deleted(east));
     shown.step("the gateway's rights are taken", || faults::rights_taken(east, &ask));
-    shown.step("the API server is away and the gateway restarts", || faults::api_server_away(east));
+    without_api_servers(&mut shown, [east, west, north]);
     let mut first = String::new();
     shown.step("curl through kube-proxy reaches another cluster", || {
         let wanted = |answer: &str| answer == "west" || answer == "north";
@@ -111,19 +123,42 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     let [answering, other] = if first == "west" { [west, north] } else { [north, west] };
     shown.step("its pods are killed and the next cluster answers", || failover(east, answering, other));
     shown.step("the exports are deleted and the name goes", || unexport(&[east, west, north]));
+    shown.step("tombolo k8s check", || resources::checked(north));
+    shown.step("tombolo k8s uninstall", || resources::uninstalled(north, COREFILE));
     shown
+}
+
+/// One API server is away for two minutes; meanwhile those of the others have faults of their own.
+fn without_api_servers(shown: &mut Shown, [east, west, north]: [Kubectl<'_>; 3]) {
+    let mut away = None;
+    shown.step("an API server goes away and its gateway is killed", || {
+        let (begun, seen) = apiserver::goes_away(east)?;
+        away = Some(begun);
+        Ok(seen)
+    });
+    shown.step("an API server hangs", || apiserver::hangs(north));
+    shown.step("an API server restarts, versions are gone", || apiserver::restarts(west));
+    shown.step("a definition is missing", || apiserver::definition_missing(north));
+    if let Some(away) = away {
+        shown.step("the first one comes back after two minutes", || apiserver::comes_back(east, &away));
+    }
 }
 
 /// Puts DNS and Tombolo into every cluster and joins them all to the first.
 pub(super) fn install_and_join(standing: &Standing) -> Result<()> {
     let all: Vec<Kubectl<'_>> = standing.clusters.iter().map(|it| Kubectl::new(standing, it)).collect();
-    for it in &all {
+    // Both ways to install: by hand in the first cluster, by command in the others.
+    for (index, it) in all.iter().enumerate() {
         it.apply(overlay::COREDNS)?;
-        let folder = overlay::write(it.cluster)?;
-        it.run(&["apply", "--server-side", "-k", &folder])?;
         it.apply(overlay::CLIENT)?;
+        if index == 0 {
+            let folder = overlay::write(it.cluster)?;
+            it.run(&["apply", "--server-side", "-k", &folder])?;
+        } else {
+            resources::install(*it).with_context(|| logs(it.cluster))?;
+        }
     }
-    for it in &all {
+    for it in &all[..1] {
         let ready = ["rollout", "status", "statefulset/tombolo", "-n", "tombolo-system", "--timeout=60s"];
         it.run(&ready).with_context(|| logs(it.cluster))?;
         forward_names(*it)?;
@@ -132,8 +167,7 @@ pub(super) fn install_and_join(standing: &Standing) -> Result<()> {
     for (index, it) in others.iter().enumerate() {
         // Both ways of joining: by command, and by objects alone.
         if index == 0 {
-            let token = first.tombolo(&["token", "create", "--allow-private"], "")?;
-            it.tombolo(&["join", "-"], &token)?;
+            resources::join_by_command(*first, *it)?;
         } else {
             resources::join_by_apply(*first, *it)?;
         }
