@@ -183,7 +183,6 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        const GIB: u64 = 1 << 30;
         Self {
             services: caps::SERVICES_PER_PEER_MAX,
             endpoints_per_service: caps::ENDPOINTS_PER_SERVICE_MAX,
@@ -202,7 +201,7 @@ impl Default for Limits {
             handshake_timeout: caps::HANDSHAKE_TIMEOUT,
             join_timeout: caps::JOIN_TIMEOUT,
             join_message: caps::JOIN_MESSAGE_BYTES_MAX as u64,
-            memory: GIB,
+            memory: caps::LINK_MEMORY_BYTES,
             connections: caps::CONNECTIONS_MAX,
             peers: caps::PEERS_MAX,
             drain_timeout: caps::DRAIN_TIMEOUT,

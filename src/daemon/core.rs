@@ -147,7 +147,6 @@ impl Core {
     pub async fn start(launch: Launch) -> Result<Self, Problem> {
         let Launch { config, home, net, clock, tasks, shards, host_name, interfaces, open_files, qlog } =
             launch;
-        settings::check_limits(&config)?;
         let started = Started { at: clock.now(), wall: clock.wall() };
         let home = Arc::new(home);
         let opened = home.open(&config, &host_name, &clock)?;
@@ -236,6 +235,7 @@ impl Ground {
             net: self.net.clone(),
             clock: self.clock.clone(),
             tasks: self.tasks.clone(),
+            limits: settings::proxy_limits(&self.config),
         })
     }
 
@@ -245,7 +245,7 @@ impl Ground {
         qlog: Option<link::Qlog>,
         inbound: &proxy::Inbound,
     ) -> Result<(Links, Arrivals), Problem> {
-        let (dialled, greetings) = mpsc::channel(limits::PEERS_MAX);
+        let (dialled, greetings) = mpsc::channel(self.config.limits.peers.min(limits::PEERS_MAX));
         let (calls, incoming_calls) = mpsc::channel(limits::CALLS_WAITING_MAX);
         let (joins, incoming_joins) = mpsc::channel(limits::JOINS_IN_FLIGHT_MAX);
         let identity = &self.security.identity;
@@ -263,7 +263,7 @@ impl Ground {
             calls,
             joins,
             qlog,
-            opens_per_second: self.config.limits.opens_per_second,
+            limits: settings::link_limits(&self.config),
             serve_tcp: inbound.serve_tcp(),
         };
         let address = self.config.listen.quic;
@@ -281,6 +281,7 @@ impl Ground {
             svid: self.security.svid.clone(),
             endpoints: peer::issue::advertised(&self.config.advertise.addresses, &bound, interfaces),
             clock: self.clock.clone(),
+            limits: settings::peer_limits(&self.config),
         })
     }
 

@@ -4,6 +4,7 @@ use ipnet::IpNet;
 
 use crate::{
     config::{self, Config, ISSUER},
+    link::LinkLimits,
     model::{
         code::{Code, Problem},
         failover::{Affinity, FailoverPolicy},
@@ -16,6 +17,8 @@ use crate::{
         replication::Quotas,
         state::{FailoverRule, Settings},
     },
+    peer::PeerLimits,
+    proxy::ProxyLimits,
 };
 
 /// Everything that may change while running.
@@ -46,10 +49,6 @@ pub(super) fn settings(config: &Config, domain: &TrustDomain) -> Result<Settings
 
 fn value(section: &str, message: impl std::fmt::Display) -> Problem {
     Problem::new(Code::CONFIG_VALUE_INVALID, format!("{section}: {message}"))
-}
-
-fn not_served(what: &str) -> Problem {
-    Problem::new(Code::SETTING_NOT_SERVED, format!("{what} is not served by this release"))
 }
 
 fn patterns<T>(
@@ -137,32 +136,6 @@ fn failover(rule: &config::Failover) -> Result<FailoverRule, Problem> {
     Ok(FailoverRule { names: patterns("failover.names", &rule.names, NamePattern::parse)?, policy })
 }
 
-/// Limits that this release keeps at their defaults: a file that says otherwise would not be obeyed.
-///
-/// # Errors
-/// [`Code::SETTING_NOT_SERVED`] names the first that differs.
-pub(super) fn check_limits(config: &Config) -> Result<(), Problem> {
-    let (asked, kept) = (&config.limits, config::Limits::default());
-    let fixed = [
-        ("connection_window", asked.connection_window == kept.connection_window),
-        ("connection_window_max", asked.connection_window_max == kept.connection_window_max),
-        ("stream_window", asked.stream_window == kept.stream_window),
-        ("http2_stream_window", asked.http2_stream_window == kept.http2_stream_window),
-        ("bidi_streams", asked.bidi_streams == kept.bidi_streams),
-        ("header_timeout", asked.header_timeout == kept.header_timeout),
-        ("handshake_timeout", asked.handshake_timeout == kept.handshake_timeout),
-        ("join_timeout", asked.join_timeout == kept.join_timeout),
-        ("join_message", asked.join_message == kept.join_message),
-        ("memory", asked.memory == kept.memory),
-        ("connections", asked.connections == kept.connections),
-        ("peers", asked.peers == kept.peers),
-    ];
-    match fixed.iter().find(|(_, same)| !same) {
-        Some((key, _)) => Err(not_served(&format!("another value of `limits.{key}` than the default"))),
-        None => Ok(()),
-    }
-}
-
 /// Who clients are by their address; the first entry that matches counts.
 fn callers(config: &Config, domain: &TrustDomain) -> Result<Vec<(IpNet, SpiffeId)>, Problem> {
     let caller = |caller: &config::Caller| {
@@ -188,18 +161,77 @@ pub(super) fn quotas(config: &Config) -> Quotas {
     }
 }
 
+/// What links may take.
+pub(super) fn link_limits(config: &Config) -> LinkLimits {
+    let limits = &config.limits;
+    LinkLimits {
+        connection_window: limits.connection_window,
+        connection_window_max: limits.connection_window_max,
+        stream_window: limits.stream_window,
+        bidi_streams: limits.bidi_streams,
+        opens_per_second: limits.opens_per_second,
+        header_timeout: limits.header_timeout,
+        handshake_timeout: limits.handshake_timeout,
+        memory: limits.memory,
+    }
+}
+
+/// What sessions and joins may take.
+pub(super) fn peer_limits(config: &Config) -> PeerLimits {
+    let limits = &config.limits;
+    PeerLimits {
+        http2_stream_window: u32::try_from(limits.http2_stream_window).unwrap_or(u32::MAX),
+        header_timeout: limits.header_timeout,
+        handshake_timeout: limits.handshake_timeout,
+        join_timeout: limits.join_timeout,
+        join_message: usize::try_from(limits.join_message).unwrap_or(usize::MAX),
+        peers: limits.peers,
+    }
+}
+
+/// What the proxy may take.
+pub(super) fn proxy_limits(config: &Config) -> ProxyLimits {
+    ProxyLimits { connections: config.limits.connections, header_timeout: config.limits.header_timeout }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_that_would_not_be_obeyed_is_refused_by_name() {
-        let mut config = Config::default();
-        assert!(check_limits(&config).is_ok());
-        config.limits.bidi_streams = 1;
-        let problem = check_limits(&config).expect_err("refused");
-        assert_eq!(problem.code, Code::SETTING_NOT_SERVED);
-        assert!(problem.message.contains("limits.bidi_streams"), "{}", problem.message);
+    fn every_limit_of_the_config_reaches_what_it_limits() {
+        let config = Config::default();
+        assert_eq!(link_limits(&config), LinkLimits::default());
+        assert_eq!(peer_limits(&config), PeerLimits::default());
+        assert_eq!(proxy_limits(&config), ProxyLimits::default());
+        let text = "[limits]\nconnection_window = \"1MiB\"\nconnection_window_max = \"2MiB\"\nstream_window = \"64KiB\"\n\
+                    http2_stream_window = \"128KiB\"\nbidi_streams = 17\nopens_per_second = 18\nheader_timeout = \"1s\"\n\
+                    handshake_timeout = \"2s\"\njoin_timeout = \"4s\"\njoin_message = \"8KiB\"\nmemory = \"32MiB\"\n\
+                    connections = 19\npeers = 20\n";
+        let file = config::FileText { path: "tombolo.toml", text };
+        let config = Config::load(Some(file), [], &config::Overrides::default()).expect("a config");
+        let second = std::time::Duration::from_secs(1);
+        let links = LinkLimits {
+            connection_window: 1 << 20,
+            connection_window_max: 2 << 20,
+            stream_window: 64 << 10,
+            bidi_streams: 17,
+            opens_per_second: 18,
+            header_timeout: second,
+            handshake_timeout: second * 2,
+            memory: 32 << 20,
+        };
+        assert_eq!(link_limits(&config), links);
+        let peers = PeerLimits {
+            http2_stream_window: 128 << 10,
+            header_timeout: second,
+            handshake_timeout: second * 2,
+            join_timeout: second * 4,
+            join_message: 8 << 10,
+            peers: 20,
+        };
+        assert_eq!(peer_limits(&config), peers);
+        assert_eq!(proxy_limits(&config), ProxyLimits { connections: 19, header_timeout: second });
     }
 
     #[test]

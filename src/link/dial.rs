@@ -208,7 +208,7 @@ impl Keeper {
         // What is doubted may be a path that something on the way remembers by our port.
         let fresh = self.is_doubted() || self.unanswered;
         let lately = self.backoff.lost_lately(links.0.clock.now());
-        let patience = if lately { limits::DIAL_CLOSE_TIMEOUT } else { limits::HANDSHAKE_TIMEOUT };
+        let patience = if lately { limits::DIAL_CLOSE_TIMEOUT } else { links.0.limits.handshake_timeout };
         let there = links.clone();
         links.0.shards.spawn_transient(shard, "dial", async move {
             if fresh {

@@ -25,6 +25,7 @@ use super::{
     codes::Close,
     lane::{Authenticated, Lane, LaneKey},
     transport,
+    windows::LinkLimits,
 };
 use crate::{
     clock::Clock,
@@ -141,7 +142,8 @@ impl ShardEndpoints {
         (domain, patience): (&TrustDomain, Duration),
     ) -> Result<Arc<Lane>, LinkError> {
         let qlog = links.0.qlog.as_ref().and_then(|qlog| qlog.record("to", address, &links.0.clock));
-        let client = transport::client(links.0.tls.peer_client(domain), &links.0.clock, qlog);
+        let client =
+            transport::client(links.0.tls.peer_client(domain), &links.0.clock, (&links.0.limits, qlog));
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
         let connection = timeout(patience, connecting)
             .await
@@ -150,7 +152,6 @@ impl ShardEndpoints {
         let who = authenticate(links, &connection, Role::Server, Some(domain)).inspect_err(|_| {
             connection.close(Close::Unauthenticated.code(), b"");
         })?;
-        transport::widen(&connection);
         Ok(links.adopt(Lane::new(connection, who, true, shard, links.0.clock.now())))
     }
 
@@ -159,11 +160,11 @@ impl ShardEndpoints {
         &self,
         address: SocketAddr,
         tls: QuicClientConfig,
-        clock: &Clock,
+        (clock, limits): (&Clock, &LinkLimits),
     ) -> Result<Connection, LinkError> {
-        let client = transport::client(tls, clock, None);
+        let client = transport::client(tls, clock, (limits, None));
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
-        timeout(limits::HANDSHAKE_TIMEOUT, connecting)
+        timeout(limits.handshake_timeout, connecting)
             .await
             .map_err(|_| LinkError::NoAnswer { address })?
             .map_err(|error| LinkError::Handshake { address, error })
@@ -203,7 +204,7 @@ async fn welcome(links: Links, shard: usize, incoming: Incoming, _half_open: Own
         Ok(connecting) => connecting,
         Err(error) => return tracing::debug!(%address, %error, "handshake refused"),
     };
-    let connection = match timeout(limits::HANDSHAKE_TIMEOUT, connecting).await {
+    let connection = match timeout(links.0.limits.handshake_timeout, connecting).await {
         Ok(Ok(connection)) => connection,
         Ok(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
         Err(_) => return tracing::debug!(%address, "handshake timed out"),
@@ -217,7 +218,6 @@ async fn welcome(links: Links, shard: usize, incoming: Incoming, _half_open: Own
         Some(protocol) if protocol == ALPN_PEER => {
             match authenticate(&links, &connection, Role::Client, None) {
                 Ok(who) => {
-                    transport::widen(&connection);
                     let lane = links.adopt(Lane::new(connection, who, false, shard, links.0.clock.now()));
                     tokio::select! {
                         biased;
@@ -242,7 +242,7 @@ fn accept(links: &Links, incoming: Incoming) -> Result<quinn::Connecting, quinn:
     let qlog = links.0.qlog.as_ref().and_then(|qlog| qlog.record("from", address, &links.0.clock));
     let Some(qlog) = qlog else { return incoming.accept() };
     let mut server = links.0.server.clone();
-    server.transport_config(Arc::new(transport::transport(Some(qlog))));
+    server.transport_config(Arc::new(transport::transport(&links.0.limits, Some(qlog))));
     incoming.accept_with(Arc::new(server))
 }
 

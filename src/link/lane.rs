@@ -8,7 +8,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -80,6 +80,9 @@ pub struct Lane {
     pub(super) figures: watch::Sender<LaneFigures>,
     pub(super) streams: watch::Sender<usize>,
     pub(super) opened: AtomicUsize,
+    /// Bytes that the other side may have on their way, and those that have come until the last look.
+    pub(super) window: AtomicU64,
+    pub(super) received: AtomicU64,
     /// Places for control and catalog calls of the other side.
     pub(super) calls: Arc<Semaphore>,
     number: AtomicU32,
@@ -134,6 +137,8 @@ impl Lane {
             figures: watch::Sender::new(figures),
             streams: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
+            window: AtomicU64::new(0),
+            received: AtomicU64::new(0),
             calls: Arc::new(Semaphore::new(limits::CALLS_PER_LANE_MAX)),
             number: AtomicU32::new(0),
             retired: AtomicBool::new(false),

@@ -28,7 +28,7 @@ pub(super) async fn run(links: Links, lane: Arc<Lane>) {
     let shard = lane.shard();
     links.0.shards.spawn_transient(shard, "lane streams", accept(links.clone(), lane.clone()));
     links.0.shards.spawn_transient(shard, "lane probes", probe(links.clone(), lane.clone()));
-    let settled = timeout(limits::HANDSHAKE_TIMEOUT, lane.wait_up());
+    let settled = timeout(links.0.limits.handshake_timeout, lane.wait_up());
     tokio::select! {
         biased;
         _ = lane.closed() => {}
@@ -71,7 +71,7 @@ async fn spent(lane: &Lane) {
 
 /// Takes the other side's streams until the connection ends.
 async fn accept(links: Links, lane: Arc<Lane>) {
-    let mut pace = OpenPace::new(links.0.opens_per_second, links.0.clock.now());
+    let mut pace = OpenPace::new(links.0.limits.opens_per_second, links.0.clock.now());
     while let Ok((send, recv)) = lane.connection.accept_bi().await {
         let (mut writer, mut reader) = (Writer::new(send), Reader::new(recv));
         if !pace.admits(links.0.clock.now()) {
@@ -86,7 +86,7 @@ async fn accept(links: Links, lane: Arc<Lane>) {
 
 /// Reads a stream's kind and hands it on.
 async fn serve(links: Links, lane: Arc<Lane>, mut writer: Writer, mut reader: Reader) {
-    let kind = match timeout(limits::HEADER_TIMEOUT, reader.read_varint()).await {
+    let kind = match timeout(links.0.limits.header_timeout, reader.read_varint()).await {
         Ok(Ok(number)) => Kind::of(number),
         Ok(Err(_)) | Err(_) => return refuse(&mut writer, &mut reader, Reset::Header),
     };
@@ -100,7 +100,7 @@ async fn serve(links: Links, lane: Arc<Lane>, mut writer: Writer, mut reader: Re
             let _ = links.0.calls.send(CallStream::new(writer, reader, caller)).await;
         }
         Some(Kind::Tcp) => {
-            if timeout(limits::HEADER_TIMEOUT, lane.wait_up()).await.is_err() {
+            if timeout(links.0.limits.header_timeout, lane.wait_up()).await.is_err() {
                 return refuse(&mut writer, &mut reader, Reset::Header);
             }
             (links.0.serve_tcp)(lane, writer, reader).await;

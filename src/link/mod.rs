@@ -19,6 +19,7 @@ mod slot;
 pub mod stream;
 mod sweep;
 mod transport;
+mod windows;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +42,7 @@ pub use self::{
     lane::{Lane, LaneFigures, LaneKey, Standing, StreamGuard},
     qlog::Qlog,
     registry::{Registry, Verdict},
+    windows::LinkLimits,
 };
 use self::{
     endpoint::ShardEndpoints,
@@ -187,8 +189,8 @@ pub struct Parts {
     pub calls: mpsc::Sender<CallStream<Caller>>,
     /// Connections that came to join.
     pub joins: mpsc::Sender<Connection>,
-    /// Streams a peer may open on one lane in one second.
-    pub opens_per_second: u32,
+    /// What links may take.
+    pub limits: LinkLimits,
     /// Serves proxied streams.
     pub serve_tcp: ServeTcp,
     /// Where connections are recorded, if they are.
@@ -229,7 +231,7 @@ struct Inner {
     calls: mpsc::Sender<CallStream<Caller>>,
     joins: mpsc::Sender<Connection>,
     serve_tcp: ServeTcp,
-    opens_per_second: u32,
+    limits: LinkLimits,
     server: quinn::ServerConfig,
     qlog: Option<Qlog>,
     /// Peers may be on this very host only if this gateway can be reached there only.
@@ -255,7 +257,7 @@ impl Links {
     /// When the address is taken or may not be bound.
     pub async fn start(parts: Parts, address: SocketAddr) -> io::Result<Self> {
         let sockets = parts.net.quic_group(address, parts.shards.count())?;
-        let server = transport::server(parts.server);
+        let server = transport::server(parts.server, &parts.limits);
         let links = Self(Arc::new(Inner {
             server: server.clone(),
             qlog: parts.qlog,
@@ -270,7 +272,7 @@ impl Links {
             calls: parts.calls,
             joins: parts.joins,
             serve_tcp: parts.serve_tcp,
-            opens_per_second: parts.opens_per_second,
+            limits: parts.limits,
             on_loopback: address.ip().to_canonical().is_loopback(),
             registry: Registry::new(parts.own),
             endpoints: OnceLock::new(),
@@ -295,6 +297,8 @@ impl Links {
         let _ = links.0.endpoints.set(opened);
         let sweeping = links.0.tasks.shutdown().cut(sweep::run(links.clone()));
         links.0.tasks.spawn("trust sweep", sweeping);
+        let widening = links.0.tasks.shutdown().cut(windows::run(links.clone()));
+        links.0.tasks.spawn("link windows", widening);
         Ok(links)
     }
 
@@ -353,9 +357,9 @@ impl Links {
     ) -> Result<Connection, LinkError> {
         let endpoints = self.endpoints(0).ok_or(LinkError::Closed)?;
         let (reply, answer) = oneshot::channel();
-        let clock = self.0.clock.clone();
+        let (clock, limits) = (self.0.clock.clone(), self.0.limits);
         self.0.shards.spawn_transient(0, "dial join", async move {
-            let _ = reply.send(endpoints.dial_join(address, tls, &clock).await);
+            let _ = reply.send(endpoints.dial_join(address, tls, (&clock, &limits)).await);
         });
         answer.await.map_err(|_| LinkError::Closed)?
     }
@@ -426,6 +430,7 @@ impl Links {
 
     /// Starts what a new lane needs, on its shard.
     fn adopt(&self, lane: Arc<Lane>) -> Arc<Lane> {
+        windows::widen(self, &lane);
         let shard = lane.shard();
         self.0.shards.spawn_transient(shard, "lane", life::run(self.clone(), lane.clone()));
         lane

@@ -11,6 +11,7 @@ use quinn::{
 use super::{
     connection_id::{QuicKeys, ShardConnectionIds},
     room::Roomy,
+    windows::LinkLimits,
 };
 use crate::{clock::Clock, model::limits};
 
@@ -20,7 +21,7 @@ const FIRST_ID_BYTES: usize = 20;
 
 /// Settings of a connection, the same for both directions of dialling. Until the other side is known it may
 /// send little: [`widen`] gives it the rest.
-pub(super) fn transport(qlog: Option<QlogStream>) -> TransportConfig {
+pub(super) fn transport(given: &LinkLimits, qlog: Option<QlogStream>) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = VarInt::from_u64(limits::IDLE_TIMEOUT.as_millis() as u64).unwrap_or(VarInt::MAX);
     config
@@ -29,19 +30,13 @@ pub(super) fn transport(qlog: Option<QlogStream>) -> TransportConfig {
         .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::UNPROVEN_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u64(limits::STREAM_WINDOW_BYTES).unwrap_or(VarInt::MAX))
+        .stream_receive_window(VarInt::from_u64(given.stream_window).unwrap_or(VarInt::MAX))
         .receive_window(VarInt::from_u32(limits::UNPROVEN_WINDOW_BYTES))
-        .send_window(limits::CONNECTION_WINDOW_BYTES_MAX)
+        .send_window(given.connection_window_max)
         .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
         .datagram_send_buffer_size(limits::DATAGRAM_BUFFER_BYTES)
         .qlog_stream(qlog);
     config
-}
-
-/// Lets a gateway that has proven who it is send as a peer may.
-pub(super) fn widen(connection: &quinn::Connection) {
-    connection.set_receive_window(VarInt::from_u64(limits::CONNECTION_WINDOW_BYTES).unwrap_or(VarInt::MAX));
-    connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits::BIDI_STREAMS_MAX));
 }
 
 /// Settings of a shard's endpoint.
@@ -57,10 +52,10 @@ pub(super) fn endpoint(keys: &QuicKeys, shard: u8, shards: u8, seed: [u8; 32]) -
 
 /// What an accepting endpoint offers. One value serves all shards, so a Retry token of one is good at the
 /// others.
-pub(super) fn server(tls: QuicServerConfig) -> ServerConfig {
+pub(super) fn server(tls: QuicServerConfig, given: &LinkLimits) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(Arc::new(transport(None)))
+        .transport_config(Arc::new(transport(given, None)))
         .max_incoming(limits::HALF_OPEN_MAX)
         .incoming_buffer_size(limits::HALF_OPEN_BUFFER_BYTES)
         .incoming_buffer_size_total(limits::HALF_OPEN_BUFFER_BYTES * 256);
@@ -69,10 +64,14 @@ pub(super) fn server(tls: QuicServerConfig) -> ServerConfig {
 
 /// What a dial offers. The first packets' connection id, which is the far side's until it has chosen its own,
 /// is drawn from `clock`: it decides the shard there, so it must be repeatable where time is.
-pub(super) fn client(tls: QuicClientConfig, clock: &Clock, qlog: Option<QlogStream>) -> ClientConfig {
+pub(super) fn client(
+    tls: QuicClientConfig,
+    clock: &Clock,
+    (given, qlog): (&LinkLimits, Option<QlogStream>),
+) -> ClientConfig {
     let mut config = ClientConfig::new(Arc::new(tls));
     let clock = clock.clone();
-    config.transport_config(Arc::new(transport(qlog))).initial_dst_cid_provider(Arc::new(move || {
+    config.transport_config(Arc::new(transport(given, qlog))).initial_dst_cid_provider(Arc::new(move || {
         ConnectionId::new(&clock.random_bytes::<FIRST_ID_BYTES>())
     }));
     config

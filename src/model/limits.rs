@@ -154,6 +154,10 @@ pub const CHECK_PATH_BYTES_MAX: usize = 1_024;
 pub const CONNECTION_WINDOW_BYTES: u64 = 16 * 1024 * 1024;
 /// Connection window at most.
 pub const CONNECTION_WINDOW_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Connection windows of all lanes of a gateway together.
+pub const LINK_MEMORY_BYTES: u64 = 1024 * 1024 * 1024;
+/// How often windows are brought in line with what comes and with the budget.
+pub const WINDOWS_INTERVAL: Duration = Duration::from_secs(1);
 /// Connection window of somebody who has not proven who he is: two of the largest join messages.
 pub const UNPROVEN_WINDOW_BYTES: u32 = 128 * 1024;
 /// Streams he may have open: one for a join, and control and catalog of a peer without another round trip.

@@ -60,22 +60,26 @@ impl Service<Uri> for OneConnection {
     }
 }
 
-/// Opens a stream of `kind` on the lane and speaks gRPC on it.
-pub(super) async fn open(lane: &Arc<Lane>, kind: Kind) -> Result<Channel, CallError> {
+/// Opens a stream of `kind` on the lane and speaks gRPC on it, with HTTP/2 windows of so many bytes.
+pub(super) async fn open(lane: &Arc<Lane>, kind: Kind, window: u32) -> Result<Channel, CallError> {
     let (mut writer, reader) = lane.open(kind).await?;
     writer.write_chunk(Bytes::copy_from_slice(&[kind.number()])).await.map_err(StreamError::from)?;
     let stream = Arc::new(Mutex::new(Some(CallStream::new(writer, reader, ()))));
     let channel = Endpoint::from_static("http://gateway.tombolo")
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::HTTP2_STREAM_WINDOW_BYTES * 2)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window.saturating_mul(2))
         .connect_with_connector(OneConnection(stream))
         .await?;
     Ok(channel)
 }
 
 /// Serves the calls that arrive on `calls` until the sender is gone.
-pub(super) async fn serve<C, K>(calls: mpsc::Receiver<CallStream<Caller>>, control: C, catalog: K)
-where
+pub(super) async fn serve<C, K>(
+    calls: mpsc::Receiver<CallStream<Caller>>,
+    control: C,
+    catalog: K,
+    window: u32,
+) where
     C: federation_proto::v1::control_server::Control,
     K: federation_proto::v1::catalog_server::Catalog,
 {
@@ -83,8 +87,8 @@ where
     // The stream of connections never yields an error: tonic would take it for the end of all.
     let incoming = ReceiverStream::new(calls).map(Ok::<_, Infallible>);
     let served = Server::builder()
-        .initial_stream_window_size(limits::HTTP2_STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(limits::HTTP2_STREAM_WINDOW_BYTES * 2)
+        .initial_stream_window_size(window)
+        .initial_connection_window_size(window.saturating_mul(2))
         .max_concurrent_streams(limits::CALLS_PER_STREAM_MAX)
         .add_service(ControlServer::new(control).max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX))
         .add_service(CatalogServer::new(catalog).max_decoding_message_size(limits::GRPC_MESSAGE_BYTES_MAX))

@@ -64,6 +64,8 @@ pub(super) struct Importing {
     pub(super) lane: Arc<Lane>,
     pub(super) importer: Arc<Mutex<Importer>>,
     pub(super) quotas: Quotas,
+    /// HTTP/2 window of its call, in bytes.
+    pub(super) window: u32,
     pub(super) store: Store,
     pub(super) clock: Clock,
     pub(super) progress: watch::Sender<Option<ImporterProgress>>,
@@ -89,7 +91,7 @@ impl Importing {
         let subscribe = wire::importer_proto(importer.subscribe());
         // From here on this session speaks for the peer.
         self.progress.send_replace(Some(importer.progress()));
-        let channel = call::open(&self.lane, Kind::Catalog).await?;
+        let channel = call::open(&self.lane, Kind::Catalog, self.window).await?;
         let (sender, receiver) = mpsc::channel::<v1::Importer>(limits::CALL_QUEUE_MAX);
         sender.try_send(subscribe).map_err(|_| ImportingEnd::Stalled)?;
         let mut client =

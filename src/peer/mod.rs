@@ -51,7 +51,7 @@ use crate::{
 };
 
 pub use self::{
-    join::{Ourselves, issue},
+    join::{Ourselves, PeerLimits, issue},
     joining::Progress,
     verbs::Acted,
 };
@@ -287,6 +287,3 @@ impl Inner {
         }
     }
 }
-
-/// How long a lane may take for its `Hello`.
-const HELLO_TIMEOUT: Duration = limits::HANDSHAKE_TIMEOUT;

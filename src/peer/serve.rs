@@ -13,7 +13,7 @@ use tokio::{
 use tokio_stream::{Stream, StreamExt, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{HELLO_TIMEOUT, Inner, call, exporting::Exporting, join::Joins, session::Session};
+use super::{Inner, call, exporting::Exporting, join::Joins, session::Session};
 use crate::{
     link::{
         Caller, Lane, Verdict,
@@ -28,7 +28,8 @@ type Sent<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Serves control and catalog calls for the life of the process.
 pub(super) async fn calls(peers: Arc<Inner>, calls: mpsc::Receiver<CallStream<Caller>>) {
-    call::serve(calls, ControlService(peers.clone()), CatalogService(peers)).await;
+    let window = peers.ours.limits.http2_stream_window;
+    call::serve(calls, ControlService(peers.clone()), CatalogService(peers), window).await;
 }
 
 /// Serves joining clusters for the life of the process.
@@ -49,7 +50,7 @@ pub(super) async fn greetings(peers: Arc<Inner>, mut dialled: mpsc::Receiver<Arc
 /// nothing of the traffic beside it.
 async fn greet(peers: Arc<Inner>, lane: Arc<Lane>) {
     while !lane.is_closed() && !lane.is_retired() {
-        match timeout(HELLO_TIMEOUT, say_hello(&peers, &lane)).await {
+        match timeout(peers.ours.limits.handshake_timeout, say_hello(&peers, &lane)).await {
             Ok(Ok((session, inbound))) => session.run(inbound).await,
             // What it carries has its time; a later lane does the talking.
             Ok(Err(_)) | Err(_) if lane.is_retired() => return,
@@ -75,7 +76,9 @@ fn refuse(lane: &Lane, close: Close, reason: &str) {
 
 async fn say_hello(peers: &Arc<Inner>, lane: &Arc<Lane>) -> Result<(Session, Streaming<v1::Ctl>), Refused> {
     let protocol = |error: String| (Close::Protocol, error);
-    let channel = call::open(lane, Kind::Control).await.map_err(|error| protocol(error.to_string()))?;
+    let channel = call::open(lane, Kind::Control, peers.ours.limits.http2_stream_window)
+        .await
+        .map_err(|error| protocol(error.to_string()))?;
     let (out, queued) = mpsc::channel(limits::CALL_QUEUE_MAX);
     let hello = v1::Ctl { message: Some(Message::Hello(peers.greeting(lane).to_proto())) };
     out.try_send(hello).map_err(|_| protocol("the queue is full".to_owned()))?;
@@ -187,7 +190,7 @@ async fn answer(
     mut inbound: Streaming<v1::Ctl>,
     out: mpsc::Sender<v1::Ctl>,
 ) {
-    let heard = timeout(HELLO_TIMEOUT, hear_hello(&lane, &mut inbound)).await;
+    let heard = timeout(peers.ours.limits.handshake_timeout, hear_hello(&lane, &mut inbound)).await;
     let greeting = match heard.map(|heard| heard.and_then(|it| peers.fence(&lane, &it).map(|()| it))) {
         Ok(Ok(greeting)) => greeting,
         Ok(Err((close, reason))) => {
@@ -223,7 +226,7 @@ impl Catalog for CatalogService {
         request: Request<Streaming<v1::Importer>>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         let lane = caller(&request, Kind::Catalog)?;
-        if timeout(limits::HEADER_TIMEOUT, lane.wait_up()).await.is_err() {
+        if timeout(self.0.ours.limits.header_timeout, lane.wait_up()).await.is_err() {
             return Err(Status::failed_precondition("Hello comes first"));
         }
         let cluster = &lane.key().cluster;

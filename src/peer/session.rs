@@ -191,6 +191,7 @@ impl Session {
             lane: self.lane.clone(),
             importer: self.peers.importer(cluster).ok_or(SessionEnd::NoPeer)?,
             quotas: self.peers.quotas,
+            window: self.peers.ours.limits.http2_stream_window,
             store: self.peers.store.clone(),
             clock: self.peers.clock.clone(),
             progress,

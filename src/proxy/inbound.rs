@@ -63,6 +63,23 @@ pub struct InboundParts {
     pub tasks: Tasks,
     /// Knows the export ids.
     pub identity: Arc<Identity>,
+    /// What the proxy may take.
+    pub limits: ProxyLimits,
+}
+
+/// What the proxy may take, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProxyLimits {
+    /// Connections carried at once, clients' and peers'.
+    pub connections: usize,
+    /// Time for a stream's header.
+    pub header_timeout: Duration,
+}
+
+impl Default for ProxyLimits {
+    fn default() -> Self {
+        Self { connections: CONNECTIONS_MAX, header_timeout: HEADER_TIMEOUT }
+    }
 }
 
 /// The half of the proxy that serves peers. It is made before the links, which hand it their streams, and is
@@ -79,6 +96,7 @@ pub(super) struct Site {
     pub(super) clock: Clock,
     pub(super) tasks: Tasks,
     pub(super) endpoints: Endpoints,
+    pub(super) limits: ProxyLimits,
     /// One permit a proxied connection.
     pub(super) connections: Arc<Semaphore>,
     /// Ends what still runs when draining took too long.
@@ -93,12 +111,13 @@ impl Inbound {
     /// Begins to follow the exports.
     #[must_use]
     pub fn new(parts: InboundParts) -> Self {
-        let InboundParts { mut state, ledger, net, clock, tasks, identity } = parts;
+        let InboundParts { mut state, ledger, net, clock, tasks, identity, limits } = parts;
         let first = state.borrow_and_update().clone();
         let site = Arc::new(Site {
             state: ArcSwap::new(first.clone()),
             endpoints: Endpoints::new(net.clone(), clock.clone(), ledger.clone()),
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            limits,
+            connections: Arc::new(Semaphore::new(limits.connections)),
             cut: CancellationToken::new(),
             draining: AtomicBool::new(false),
             index: ExportIndex::default(),
@@ -152,7 +171,7 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
     let _counted = lane.count_stream();
     writer.set_priority(PRIORITY_DATA);
     let read = reader.read_message::<v1::StreamHeader>(STREAM_HEADER_BYTES_MAX);
-    let Ok(Ok(header)) = timeout(HEADER_TIMEOUT, read).await else {
+    let Ok(Ok(header)) = timeout(site.limits.header_timeout, read).await else {
         tracing::debug!(peer = %lane.key().cluster, code = %Code::HEADER_TIMED_OUT, "stream without a header");
         writer.reset(Reset::Header);
         return reader.stop(Reset::Header);

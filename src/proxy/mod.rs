@@ -30,7 +30,7 @@ use std::{
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
-pub use self::inbound::{Inbound, InboundParts};
+pub use self::inbound::{Inbound, InboundParts, ProxyLimits};
 use self::{listen::Listeners, outbound::Outbound, route::Planner};
 use crate::{
     link::Links,
@@ -39,7 +39,7 @@ use crate::{
         failover::{Considered, FailoverPolicy},
         ids::{Namespace, ServiceLabel, ServiceName, SpiffeId},
         import::ImportPort,
-        limits::{CONNECTIONS_MAX, DRAIN_TIMEOUT},
+        limits::DRAIN_TIMEOUT,
         state::State,
         virtual_ip::{Binding, VipKey},
     },
@@ -129,7 +129,8 @@ impl Proxy {
     /// Connections carried now, clients' and peers'.
     #[must_use]
     pub fn connections(&self) -> usize {
-        CONNECTIONS_MAX - self.outbound.planner.site.connections.available_permits()
+        let site = &self.outbound.planner.site;
+        site.limits.connections - site.connections.available_permits()
     }
 
     /// Ends softly: closes the listeners, turns new streams away, lets what is open finish for
@@ -149,7 +150,7 @@ impl Proxy {
             () = hard => {}
         }
         site.draining.store(true, Ordering::Relaxed);
-        let all = u32::try_from(CONNECTIONS_MAX).unwrap_or(u32::MAX);
+        let all = u32::try_from(site.limits.connections).unwrap_or(u32::MAX);
         // The semaphore is never closed; what is waited for is the last connection's end.
         let idle = timeout(most, site.connections.acquire_many(all)).await.is_ok();
         if !idle {

@@ -11,11 +11,8 @@ use tokio::{
 use tombolo::{
     clock::Clock,
     identity::{CurrentSvid, Identity, NewIdentity, Svid, Tls, Trust},
-    link::{Links, Parts, QUIC_KEYS_BYTES, QuicKeys, Target},
-    model::{
-        ids::{ClusterId, GatewayId, Instance, Timestamp, TrustDomain},
-        limits,
-    },
+    link::{LinkLimits, Links, Parts, QUIC_KEYS_BYTES, QuicKeys, Target},
+    model::ids::{ClusterId, GatewayId, Instance, Timestamp, TrustDomain},
     supervise::{Shards, Shutdown, Tasks},
 };
 
@@ -91,7 +88,7 @@ impl Side {
             calls,
             joins,
             qlog: None,
-            opens_per_second: limits::OPENS_PER_SECOND_MAX,
+            limits: LinkLimits::default(),
             serve_tcp: Arc::new(|_, _, _| Box::pin(async {})),
         };
         let links = Links::start(parts, SocketAddr::from(([0, 0, 0, 0], PORT))).await.expect("links");

@@ -16,6 +16,7 @@ mod gateway;
 mod hostile;
 mod joiner;
 mod joins;
+mod limits;
 mod matrix;
 #[path = "../daemon/names.rs"]
 #[expect(dead_code, reason = "shared with the tests of the daemon, which use more of it")]

@@ -295,7 +295,7 @@ async fn links(identity: &Identity, svid: Arc<CurrentSvid>, clock: &Clock, tasks
         calls: mpsc::channel(1).0,
         joins: mpsc::channel(1).0,
         qlog: None,
-        opens_per_second: crate::model::limits::OPENS_PER_SECOND_MAX,
+        limits: link::LinkLimits::default(),
         serve_tcp: Arc::new(|_, _, _| Box::pin(std::future::ready(()))),
     };
     Links::start(parts, "127.0.0.1:0".parse().expect("an address")).await.expect("links")

@@ -268,10 +268,7 @@ fn meet(
         Decision::Approve => Standing::Approved,
         Decision::AskPerson => Standing::Pending,
     };
-    if state.peers.len() >= limits::PEERS_MAX {
-        let message = format!("this cluster has {} peers and takes no more", limits::PEERS_MAX);
-        return Err(Problem::new(Code::PEERS_LIMIT, message));
-    }
+    ours.limits.check_peers(state.peers.len())?;
     let taken = Taken::Met { cluster: record.cluster.clone(), pending: standing == Standing::Pending };
     let peer = Peer {
         cluster: record.cluster,

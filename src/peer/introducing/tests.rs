@@ -12,6 +12,7 @@ use crate::{
         state::{Me, Settings},
         virtual_ip::VirtualIps,
     },
+    peer::PeerLimits,
     supervise::{Shutdown, Tasks},
 };
 
@@ -55,6 +56,7 @@ fn member(cluster: &str, auto_approve: &[&str]) -> Member {
         identity: Arc::new(identity),
         svid: CurrentSvid::new(svid),
         clock,
+        limits: PeerLimits::default(),
     });
     Member { book: Introductions::new(ours.clone()), ours, store }
 }

@@ -13,7 +13,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use quinn::Connection;
@@ -44,6 +44,52 @@ pub struct Ourselves {
     pub endpoints: Vec<String>,
     /// Time and randomness.
     pub clock: Clock,
+    /// What sessions and joins may take.
+    pub limits: PeerLimits,
+}
+
+/// What sessions and joins may take, as configured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PeerLimits {
+    /// Window of the HTTP/2 inside a control or catalog stream, in bytes.
+    pub http2_stream_window: u32,
+    /// Time for a lane to be settled before its catalog is asked for.
+    pub header_timeout: Duration,
+    /// Time for a lane's `Hello`.
+    pub handshake_timeout: Duration,
+    /// Time for a whole join exchange.
+    pub join_timeout: Duration,
+    /// Bytes of a join message.
+    pub join_message: usize,
+    /// Peers of this cluster.
+    pub peers: usize,
+}
+
+impl Default for PeerLimits {
+    fn default() -> Self {
+        Self {
+            http2_stream_window: limits::HTTP2_STREAM_WINDOW_BYTES,
+            header_timeout: limits::HEADER_TIMEOUT,
+            handshake_timeout: limits::HANDSHAKE_TIMEOUT,
+            join_timeout: limits::JOIN_TIMEOUT,
+            join_message: limits::JOIN_MESSAGE_BYTES_MAX,
+            peers: limits::PEERS_MAX,
+        }
+    }
+}
+
+impl PeerLimits {
+    /// Whether a cluster with so many peers takes no more of them.
+    ///
+    /// # Errors
+    /// [`Code::PEERS_LIMIT`].
+    pub(in crate::peer) fn check_peers(&self, peers: usize) -> Result<(), Problem> {
+        if peers < self.peers {
+            return Ok(());
+        }
+        let message = format!("this cluster has {peers} peers and takes no more (limits.peers)");
+        Err(Problem::new(Code::PEERS_LIMIT, message))
+    }
 }
 
 impl Ourselves {
@@ -102,9 +148,8 @@ fn check_names<'a>(
         return Err(Problem::new(Code::TRUST_CONFLICT, message));
     }
     let known = state.peers.get(cluster);
-    if known.is_none() && state.peers.len() >= limits::PEERS_MAX {
-        let message = format!("this cluster has {} peers and takes no more", limits::PEERS_MAX);
-        return Err(Problem::new(Code::PEERS_LIMIT, message));
+    if known.is_none() {
+        ours.limits.check_peers(state.peers.len())?;
     }
     Ok(known)
 }
@@ -135,10 +180,10 @@ fn exporter(connection: &Connection, token: TokenId) -> Option<[u8; 32]> {
 }
 
 /// Reads a length-prefixed message as it came: what is signed is bytes, not their meaning.
-async fn read_bytes(reader: &mut Reader) -> Result<Vec<u8>, StreamError> {
+async fn read_bytes(reader: &mut Reader, most: usize) -> Result<Vec<u8>, StreamError> {
     let length = reader.read_varint().await?;
     let wanted = usize::try_from(length).unwrap_or(usize::MAX);
-    if wanted > limits::JOIN_MESSAGE_BYTES_MAX {
+    if wanted > most {
         return Err(StreamError::TooLarge(length));
     }
     let mut bytes = Vec::with_capacity(wanted);

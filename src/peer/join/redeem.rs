@@ -146,12 +146,14 @@ impl Redeemer {
         tell(steps, Step::Token { id: token.id, issuer: token.issuer.clone(), left }).await;
         let (connection, address) = self.connect(&token, steps).await?;
         let request = self.request(&connection, &token)?;
-        let exchanged = timeout(limits::JOIN_TIMEOUT, exchange(&connection, &request)).await;
+        let own_limits = &self.ours.limits;
+        let exchanged =
+            timeout(own_limits.join_timeout, exchange(&connection, &request, own_limits.join_message)).await;
         let reply = match exchanged {
             Ok(Ok(reply)) => reply,
             Ok(Err(error)) => return Err(cut_off(&connection, &address, &error.to_string())),
             Err(_) => {
-                let seconds = limits::JOIN_TIMEOUT.as_secs();
+                let seconds = own_limits.join_timeout.as_secs_f64();
                 return Err(cut_off(&connection, &address, &format!("no answer in {seconds} s")));
             }
         };
@@ -331,12 +333,13 @@ impl Offer {
 async fn exchange(
     connection: &Connection,
     request: &[u8],
+    most: usize,
 ) -> Result<federation_proto::v1::JoinResponse, StreamError> {
     let (send, receive) = connection.open_bi().await.map_err(|lost| StreamError::Read(lost.into()))?;
     let (mut writer, mut reader) = (Writer::new(send), Reader::new(receive));
     writer.write_chunk(length_prefixed(request)).await?;
     writer.finish();
-    let bytes = read_bytes(&mut reader).await?;
+    let bytes = read_bytes(&mut reader, most).await?;
     Ok(federation_proto::v1::JoinResponse::decode(bytes.as_slice())?)
 }
 

@@ -64,7 +64,7 @@ impl Joins {
         };
         let idle = Idle(Arc::default());
         self.idle().push_back(idle.clone());
-        let exchanged = timeout(limits::JOIN_TIMEOUT, self.exchange(&connection, &idle)).await;
+        let exchanged = timeout(self.ours.limits.join_timeout, self.exchange(&connection, &idle)).await;
         self.speaks(&idle);
         match exchanged {
             Ok(Ok(())) => connection.close(Close::JoinDone.code(), Close::JoinDone.phrase().as_bytes()),
@@ -87,7 +87,7 @@ impl Joins {
         }
         let silent = self.idle().pop_front()?;
         silent.0.cancel();
-        timeout(limits::HEADER_TIMEOUT, self.in_flight.clone().acquire_owned()).await.ok()?.ok()
+        timeout(self.ours.limits.header_timeout, self.in_flight.clone().acquire_owned()).await.ok()?.ok()
     }
 
     fn idle(&self) -> MutexGuard<'_, VecDeque<Idle>> {
@@ -105,7 +105,7 @@ impl Joins {
         let (send, receive) = accepted.map_err(|lost| StreamError::Read(lost.into()))?;
         self.speaks(idle);
         let (mut writer, mut reader) = (Writer::new(send), Reader::new(receive));
-        let asked = match read_bytes(&mut reader).await {
+        let asked = match read_bytes(&mut reader, self.ours.limits.join_message).await {
             Ok(bytes) => Asked::read(&bytes, |token| exporter(connection, token)),
             Err(StreamError::TooLarge(_) | StreamError::Malformed(_)) => None,
             Err(error) => return Err(error),

@@ -400,6 +400,31 @@ async fn on_threads_a_connection_moves_to_the_shard_of_its_lane() {
 }
 
 #[tokio::test]
+async fn as_many_connections_are_carried_as_were_configured() {
+    let (mut application, address) = application();
+    let mut east = Cluster::start("east").await;
+    let limits = ProxyLimits { connections: 1, ..ProxyLimits::default() };
+    let mut west = Cluster::start_within("west", (Arc::new(Os), &Runtimes::Inline(2)), 1_024, limits).await;
+    east.join(&mut west).await;
+    let export = export("default/web", &[address]);
+    west.offer(&export, &[&east]);
+    let first = talking(&east, &export, &mut application).await;
+    assert_eq!((west.proxy.connections(), east.proxy.connections()), (1, 1));
+    let mut second = east.call(&export).await;
+    read_to_end(&mut second).await.expect_err("refused");
+    drop(first);
+    let third = soon(async {
+        while west.proxy.connections() > 0 {
+            tokio::task::yield_now().await;
+        }
+        talking(&east, &export, &mut application).await
+    });
+    drop(third.await);
+    east.end().await;
+    west.end().await;
+}
+
+#[tokio::test]
 async fn shutting_down_lets_what_is_open_finish() {
     let (mut application, address) = application();
     let (east, west, export) = pair(&[address]).await;

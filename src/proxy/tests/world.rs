@@ -114,6 +114,16 @@ impl Cluster {
         runtimes: &Runtimes,
         open_files: u64,
     ) -> Self {
+        Self::start_within(name, (net, runtimes), open_files, ProxyLimits::default()).await
+    }
+
+    /// The same with limits of its own.
+    pub(super) async fn start_within(
+        name: &str,
+        (net, runtimes): (Arc<dyn Net>, &Runtimes),
+        open_files: u64,
+        limits: ProxyLimits,
+    ) -> Self {
         let (clock, tasks) = (Clock::system(), Tasks::new(Shutdown::new()));
         let shards = match *runtimes {
             Runtimes::Inline(count) => Shards::inline(count, &tasks, clock.now()),
@@ -149,6 +159,7 @@ impl Cluster {
             clock: clock.clone(),
             tasks: tasks.clone(),
             identity: identity.clone(),
+            limits,
         });
         let (tell_dialled, dialled) = mpsc::channel(4);
         let (tell_calls, calls) = mpsc::channel(4);
@@ -167,7 +178,7 @@ impl Cluster {
             calls: tell_calls,
             joins: tell_joins,
             qlog: None,
-            opens_per_second: crate::model::limits::OPENS_PER_SECOND_MAX,
+            limits: link::LinkLimits::default(),
             serve_tcp: inbound.serve_tcp(),
         };
         let links = Links::start(parts, (Ipv4Addr::LOCALHOST, 0).into()).await.expect("bound");

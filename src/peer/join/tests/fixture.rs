@@ -9,7 +9,7 @@ use crate::{
     files::Memory,
     identity::{CurrentSvid, Identity, NewIdentity, Tls, Trust, WallClock, join_client},
     link::{
-        Links, Parts, QUIC_KEYS_BYTES, QuicKeys,
+        LinkLimits, Links, Parts, QUIC_KEYS_BYTES, QuicKeys,
         stream::{Reader, Writer},
     },
     model::{
@@ -25,7 +25,7 @@ use crate::{
     },
     net::{Net, Os},
     peer::join::{
-        Joins, Ourselves, issue, length_prefixed, read_bytes,
+        Joins, Ourselves, PeerLimits, issue, length_prefixed, read_bytes,
         redeem::{Redeemer, Step},
     },
     store::Store,
@@ -58,6 +58,11 @@ pub(super) fn steps() -> mpsc::Sender<Step> {
 }
 
 pub(super) async fn gateway(cluster: &str) -> Gateway {
+    gateway_within(cluster, PeerLimits::default()).await
+}
+
+/// The same with limits of its own.
+pub(super) async fn gateway_within(cluster: &str, own: PeerLimits) -> Gateway {
     let clock = Clock::system();
     let (cluster, gateway) = (id(cluster), GatewayId::parse("g1").expect("an id"));
     let new = NewIdentity {
@@ -89,7 +94,7 @@ pub(super) async fn gateway(cluster: &str) -> Gateway {
         calls: mpsc::channel(1).0,
         joins,
         qlog: None,
-        opens_per_second: limits::OPENS_PER_SECOND_MAX,
+        limits: LinkLimits::default(),
         serve_tcp: Arc::new(|_, _, _| Box::pin(async {})),
     };
     let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -105,7 +110,7 @@ pub(super) async fn gateway(cluster: &str) -> Gateway {
     let state = State::new(me, Settings::default(), virtual_ips);
     let store = Store::start(state, Arc::new(Memory::new()), "gateways/g1".to_owned(), clock.clone(), &tasks);
     let endpoints = vec![address.to_string()];
-    let ours = Arc::new(Ourselves { identity: Arc::new(identity), svid, endpoints, clock });
+    let ours = Arc::new(Ourselves { identity: Arc::new(identity), svid, endpoints, clock, limits: own });
     serve(Joins::new(ours.clone(), store.clone()), arrived, &tasks);
     Gateway { ours, store, links, net, wall }
 }
@@ -154,6 +159,6 @@ impl Gateway {
         let (mut writer, mut reader) = (Writer::new(send), Reader::new(receive));
         writer.write_chunk(length_prefixed(request)).await.expect("sent");
         writer.finish();
-        read_bytes(&mut reader).await.expect("answered")
+        read_bytes(&mut reader, limits::JOIN_MESSAGE_BYTES_MAX).await.expect("answered")
     }
 }

@@ -1,8 +1,10 @@
 //! Everything that ends without a peer: each with its code, and with nothing changed on either side.
 
+use std::time::Duration;
+
 use prost::Message as _;
 
-use super::fixture::{Gateway, denied, domain_of, gateway, id, steps};
+use super::fixture::{Gateway, denied, domain_of, gateway, gateway_within, id, steps};
 use crate::{
     model::{
         code::Code,
@@ -16,7 +18,7 @@ use crate::{
         trust::Bundle,
     },
     net::{Net as _, Os},
-    peer::join::issue,
+    peer::join::{PeerLimits, issue},
     wire::{self, JoinReply},
 };
 
@@ -167,6 +169,24 @@ async fn garbage_and_oversized_requests_get_the_strangers_answer() {
 }
 
 #[tokio::test]
+async fn limits_are_those_that_were_configured() {
+    let narrow =
+        PeerLimits { join_message: 100, join_timeout: Duration::from_millis(200), ..PeerLimits::default() };
+    let (east, west) = (gateway_within("east", narrow).await, gateway("west").await);
+    let text = east.token(TokenTerms::default()).await;
+    let token = Token::parse(&text).expect("whole");
+    let connection = west.dial(&east, &token).await;
+    assert_eq!(code_of(&Gateway::exchange(&connection, &[0; 101]).await), Code::JOIN_DENIED.to_string());
+    let silent = west.dial(&east, &token).await;
+    let begun = east.ours.clock.now();
+    assert!(silent.closed().await.to_string().contains("too long"));
+    let took = east.ours.clock.now().saturating_duration_since(begun);
+    assert!(took < limits::JOIN_TIMEOUT, "{took:?}");
+    let full = gateway_within("full", PeerLimits { peers: 0, ..PeerLimits::default() }).await;
+    assert_eq!(refused(&full, &west, |_, _| {}).await, Code::PEERS_LIMIT);
+}
+
+#[tokio::test]
 async fn a_cluster_id_or_a_root_belongs_to_one_cluster_only() {
     let (east, west) = (gateway("east").await, gateway("west").await);
     let twin = gateway("east").await;
@@ -255,7 +275,7 @@ async fn no_token_is_made_that_nobody_could_use() {
     let east = gateway("east").await;
     let make = |terms, allow_private| issue::create(&east.ours, &east.store, terms, allow_private);
     assert_eq!(denied(make(TokenTerms::default(), false).await), Code::NO_ROUTABLE_ADDRESS);
-    let ttl = std::time::Duration::from_secs(1);
+    let ttl = Duration::from_secs(1);
     let short = TokenTerms { ttl, ..TokenTerms::default() };
     assert_eq!(denied(make(short, true).await), Code::TOKEN_LIFE_INVALID);
     let none = TokenTerms { uses: 0, ..TokenTerms::default() };
