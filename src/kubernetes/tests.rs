@@ -213,6 +213,19 @@ async fn a_watch_that_hangs_is_begun_anew_when_the_api_server_answers_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_waits_for_a_pause_to_end_when_the_api_server_answers_again() {
+    let server = Server::of(&[Answer::Refuse(503)]);
+    let mut following = follow(&server);
+    // Long enough for pauses of many seconds.
+    let _ = timeout(Duration::from_secs(240), following.until(|_| false)).await;
+    *server.services.lock().expect("a script") = VecDeque::from([Answer::List(&["web"]), Answer::Silent]);
+    let begun = following.parts.clock.now();
+    following.renew.send_modify(|times| *times += 1);
+    following.until(|world| has(world, "web")).await;
+    assert!(following.parts.clock.now() - begun < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_kind_that_is_not_installed_is_told_apart_from_one_that_is_refused() {
     let server = Server::of(&[Answer::Refuse(404)]);
     let mut following = follow(&server);

@@ -150,6 +150,10 @@ impl Following {
                     Err(_) => tokio::select! {
                         biased;
                         () = &mut soft => return,
+                        // It answers again: there is nothing to wait for.
+                        Ok(()) = renew.changed() => {
+                            events = Box::pin(watcher(api.clone(), config.clone()));
+                        }
                         () = sleep(pause) => {}
                     },
                 }
