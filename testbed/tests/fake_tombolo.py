@@ -128,7 +128,8 @@ def peer_status():
         for name, addresses in sorted(peers.items()):
             live = sorted(a for a, last in addresses.items() if up(a, last))
             link = {"state": "up" if live else "down", "address": live[0] if live else "none"}
-            out.append({"cluster": name, "state": "active", "link": link})
+            links = [{"state": "up", "gateway": address, "address": address} for address in live]
+            out.append({"cluster": name, "state": "active", "link": link, "links": links})
         return out
 
 
