@@ -191,7 +191,7 @@ scenarios() {
       r4-*) echo "$name --for 19s" ;;
       r22-*) echo "$name --for 60s" ;;
       r29-*) echo "$name" ;;
-      *) echo "$name --rps 100 --reps 3" ;;
+      *) echo "$name --rps 100 --connections 10 --reps 3" ;;
     esac
   done >"$place/scenarios"
   # The longest first.
