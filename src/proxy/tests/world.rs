@@ -89,6 +89,12 @@ pub(super) struct Cluster {
     tasks: Tasks,
 }
 
+fn identity(cluster: &ClusterId, clock: &Clock) -> Arc<Identity> {
+    let export_secret = clock.random_bytes();
+    let new = NewIdentity { cluster, trust_domain: None, root_life: ROOT_LIFE, export_secret };
+    Arc::new(Identity::create(new, clock.wall()).expect("made").0)
+}
+
 fn virtual_ips() -> VirtualIps {
     static NEXT: AtomicU8 = AtomicU8::new(0);
     // A block of its own for every cluster of every test process that runs at the same time.
@@ -130,14 +136,7 @@ impl Cluster {
             Runtimes::Threads(count) => Shards::threads(count, &tasks, clock.now()).expect("threads"),
         };
         let id = ClusterId::parse(name).expect("an id");
-        let new = NewIdentity {
-            cluster: &id,
-            trust_domain: None,
-            root_life: ROOT_LIFE,
-            export_secret: clock.random_bytes(),
-        };
-        let (identity, _) = Identity::create(new, clock.wall()).expect("made");
-        let identity = Arc::new(identity);
+        let identity = identity(&id, &clock);
         let gateway = GatewayId::parse("g1").expect("an id");
         let svid = CurrentSvid::new(identity.issue(&gateway, SVID_LIFE, clock.wall()).expect("issued"));
         let trust = Trust::new();
