@@ -234,15 +234,15 @@ async fn events_are_those_after_the_one_that_is_known() {
     let later = world.get("/v1/events?after=1").await;
     insta::assert_snapshot!(shape(later), @r#"
     {
+      "schema": "tombolo/v1/events",
       "events": [
         {
+          "number": 2,
           "at_unix_ms": "TIME",
           "kind": "test",
-          "number": 2,
           "text": "second"
         }
-      ],
-      "schema": "tombolo/v1/events"
+      ]
     }
     "#);
 }

@@ -42,8 +42,8 @@ fn every_code_has_a_title_a_cause_and_a_fix_in_their_form() {
 #[test]
 fn advice_names_only_commands_that_exist() {
     const VERBS: &[&str] = &[
-        "authz", "ca", "config", "demo", "explain", "export", "join", "peer", "peers", "resolve", "run",
-        "services", "status", "token", "unexport", "version",
+        "authz", "ca", "config", "demo", "explain", "export", "join", "k8s", "peer", "peers", "resolve",
+        "run", "services", "status", "token", "unexport", "version",
     ];
     for info in ALL {
         for text in [info.fix, info.cause] {
