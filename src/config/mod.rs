@@ -30,7 +30,7 @@ pub use load::{FileText, Overrides};
 pub use reference::reference_page;
 pub use sections::{
     Advertise, Affinity, Caller, CheckKind, Egress, Empty, Failover, Grant, Guardrail, Health, Import,
-    ImportAction, Kubernetes, Limits, Listen, Lives, Names,
+    ImportAction, Kubernetes, Limits, Link, Listen, Lives, Names,
 };
 
 /// All settings of a gateway. Every key has a default, so the file may be empty.
@@ -61,6 +61,8 @@ pub struct Config {
     pub kubernetes: Kubernetes,
     /// Lives of what the cluster's CA issues.
     pub identity: Lives,
+    /// Connections to other gateways.
+    pub link: Link,
     /// The caps an operator may change.
     pub limits: Limits,
     /// Declared exports, those of flags included.
@@ -103,6 +105,7 @@ impl Default for Config {
             names: Names::default(),
             kubernetes: Kubernetes::default(),
             identity: Lives::default(),
+            link: Link::default(),
             limits: Limits::default(),
             exports: Vec::new(),
             grants: Vec::new(),

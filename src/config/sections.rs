@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::value::{duration, size, text};
 use crate::model::{
     check::{Ask, HealthCheck},
+    congestion::CongestionControl,
     limits as caps,
     policy::GrantMode,
 };
@@ -119,6 +120,14 @@ impl Default for Lives {
             bundles: String::new(),
         }
     }
+}
+
+/// `[link]`: connections to other gateways.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Link {
+    /// What decides how much is under way on a link.
+    pub congestion: CongestionControl,
 }
 
 /// `[limits]`: the caps an operator may change; all others are in `model::limits`.

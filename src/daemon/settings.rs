@@ -173,6 +173,7 @@ pub(super) fn link_limits(config: &Config) -> LinkLimits {
         header_timeout: limits.header_timeout,
         handshake_timeout: limits.handshake_timeout,
         memory: limits.memory,
+        congestion: config.link.congestion,
     }
 }
 
@@ -197,6 +198,7 @@ pub(super) fn proxy_limits(config: &Config) -> ProxyLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::congestion::CongestionControl;
 
     #[test]
     fn every_limit_of_the_config_reaches_what_it_limits() {
@@ -204,7 +206,7 @@ mod tests {
         assert_eq!(link_limits(&config), LinkLimits::default());
         assert_eq!(peer_limits(&config), PeerLimits::default());
         assert_eq!(proxy_limits(&config), ProxyLimits::default());
-        let text = "[limits]\nconnection_window = \"1MiB\"\nconnection_window_max = \"2MiB\"\nstream_window = \"64KiB\"\n\
+        let text = "[link]\ncongestion = \"delay\"\n[limits]\nconnection_window = \"1MiB\"\nconnection_window_max = \"2MiB\"\nstream_window = \"64KiB\"\n\
                     http2_stream_window = \"128KiB\"\nbidi_streams = 17\nopens_per_second = 18\nheader_timeout = \"1s\"\n\
                     handshake_timeout = \"2s\"\njoin_timeout = \"4s\"\njoin_message = \"8KiB\"\nmemory = \"32MiB\"\n\
                     connections = 19\npeers = 20\n";
@@ -220,6 +222,7 @@ mod tests {
             header_timeout: second,
             handshake_timeout: second * 2,
             memory: 32 << 20,
+            congestion: CongestionControl::Delay,
         };
         assert_eq!(link_limits(&config), links);
         let peers = PeerLimits {

@@ -15,6 +15,7 @@ use super::{
     codes::{Close, Reset},
     lane::{Lane, LaneFigures, Standing},
     opens::OpenPace,
+    paths::Carried,
     room::Room,
     stream::{CallStream, Kind, Reader, Writer},
 };
@@ -125,6 +126,7 @@ async fn probe(links: Links, lane: Arc<Lane>) {
     let mut liveness = Liveness::new(Some(lane.connection.rtt()), clock.now());
     let mut streams = lane.streams.subscribe();
     let room = Room::of(&lane.connection);
+    let mut carried = Carried::new(clock.now());
     loop {
         let wake = sleep_until(Instant::from_std(liveness.next_wake()));
         let actions = tokio::select! {
@@ -147,6 +149,10 @@ async fn probe(links: Links, lane: Arc<Lane>) {
         }
         carry_out(&lane, actions, clock.now());
         publish(&lane, &liveness, clock.now());
+        let received = lane.connection.stats().udp_rx.bytes;
+        if let Some(product) = carried.look(clock.now(), received, liveness.rtt().srtt) {
+            links.0.paths.learn(lane.address().ip(), product);
+        }
     }
 }
 

@@ -6,12 +6,14 @@
 //! carries what several need.)
 
 pub mod codes;
+pub mod congestion;
 mod connection_id;
 mod dial;
 mod endpoint;
 mod lane;
 mod life;
 mod opens;
+mod paths;
 mod qlog;
 mod registry;
 mod room;
@@ -46,6 +48,7 @@ pub use self::{
 };
 use self::{
     endpoint::ShardEndpoints,
+    paths::Paths,
     stream::{CallStream, Kind, Reader, Writer},
 };
 use crate::{
@@ -234,6 +237,7 @@ struct Inner {
     limits: LinkLimits,
     server: quinn::ServerConfig,
     qlog: Option<Qlog>,
+    paths: Paths,
     /// Peers may be on this very host only if this gateway can be reached there only.
     on_loopback: bool,
     registry: Registry,
@@ -257,10 +261,12 @@ impl Links {
     /// When the address is taken or may not be bound.
     pub async fn start(parts: Parts, address: SocketAddr) -> io::Result<Self> {
         let sockets = parts.net.quic_group(address, parts.shards.count())?;
+        let paths = Paths::new(&parts.limits);
         let server = transport::server(parts.server, &parts.limits);
         let links = Self(Arc::new(Inner {
             server: server.clone(),
             qlog: parts.qlog,
+            paths,
             keys: parts.keys,
             tls: parts.tls,
             trust: parts.trust,

@@ -16,19 +16,18 @@ use std::{
 
 use quinn::{
     Connection,
-    congestion::{Controller, ControllerFactory, CubicConfig},
+    congestion::{Controller, ControllerFactory},
 };
 use quinn_proto::RttEstimator;
 
 use crate::model::limits::{PROBE_ROOM_BYTES, PROBE_ROOM_BYTES_MAX};
 
 /// Makes controllers with room for probes.
-#[derive(Debug, Default)]
-pub(super) struct Roomy(CubicConfig);
+pub(super) struct Roomy(pub(super) Arc<dyn ControllerFactory + Send + Sync>);
 
 impl ControllerFactory for Roomy {
     fn build(self: Arc<Self>, now: Instant, mtu: u16) -> Box<dyn Controller> {
-        let inner = Arc::new(self.0.clone()).build(now, mtu);
+        let inner = self.0.clone().build(now, mtu);
         Box::new(WithRoom { inner, room: Room::default() })
     }
 }
@@ -114,12 +113,12 @@ impl Controller for WithRoom {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Clock;
+    use crate::{clock::Clock, link::congestion::controllers, model::congestion::CongestionControl};
 
     #[test]
     fn each_probe_in_doubt_widens_the_window_until_the_path_lives() {
         let now = Clock::system().now();
-        let controller = Arc::new(Roomy::default()).build(now, 1_200);
+        let controller = Arc::new(Roomy(controllers(CongestionControl::Cubic))).build(now, 1_200);
         let plain = controller.window();
         let room = controller.clone_box().into_any().downcast::<WithRoom>().map(|with| with.room);
         let room = room.expect("ours");

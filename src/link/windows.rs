@@ -13,7 +13,7 @@ use quinn::VarInt;
 use tokio::time::sleep;
 
 use super::{Lane, Links};
-use crate::model::{code::Code, limits};
+use crate::model::{code::Code, congestion::CongestionControl, limits};
 
 /// What links may take, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +34,8 @@ pub struct LinkLimits {
     pub handshake_timeout: Duration,
     /// Connection windows of all lanes together, in bytes.
     pub memory: u64,
+    /// What decides how much is under way.
+    pub congestion: CongestionControl,
 }
 
 impl Default for LinkLimits {
@@ -47,6 +49,7 @@ impl Default for LinkLimits {
             header_timeout: limits::HEADER_TIMEOUT,
             handshake_timeout: limits::HANDSHAKE_TIMEOUT,
             memory: limits::LINK_MEMORY_BYTES,
+            congestion: CongestionControl::default(),
         }
     }
 }

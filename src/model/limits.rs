@@ -162,8 +162,17 @@ pub const WINDOWS_INTERVAL: Duration = Duration::from_secs(1);
 pub const UNPROVEN_WINDOW_BYTES: u32 = 128 * 1024;
 /// Streams he may have open: one for a join, and control and catalog of a peer without another round trip.
 pub const UNPROVEN_STREAMS_MAX: u32 = 4;
-/// Window of one QUIC stream.
+/// Window of one QUIC stream on a path of which nothing is known.
 pub const STREAM_WINDOW_BYTES: u64 = 1_250_000;
+/// Above this a sender that overshoots could leave more holes in one stream than quinn-proto holds: it keeps
+/// 1,024 gaps, which are as many datagrams of 1,200 bytes and as many between them (M8).
+pub const STREAM_WINDOW_BYTES_SAFE: u64 = 2_400_000;
+/// Window of one QUIC stream on the longest and widest paths.
+pub const STREAM_WINDOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Addresses of gateways of which it is remembered what the path carried.
+pub const PATHS_REMEMBERED_MAX: usize = 4_096;
+/// What a path carried is measured over at least this.
+pub const PATH_MEASURED_OVER: Duration = Duration::from_millis(100);
 /// Window of the HTTP/2 inside a control or catalog stream.
 pub const HTTP2_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Control and catalog streams waiting to be served.

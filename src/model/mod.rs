@@ -8,6 +8,7 @@ pub mod bands;
 pub mod catalog;
 pub mod check;
 pub mod code;
+pub mod congestion;
 pub mod entrance;
 pub mod failover;
 pub mod ids;

@@ -160,8 +160,7 @@ impl Cluster {
             identity: identity.clone(),
             limits,
         });
-        let (tell_dialled, dialled) = mpsc::channel(4);
-        let (tell_calls, calls) = mpsc::channel(4);
+        let ((tell_dialled, dialled), (tell_calls, calls)) = (mpsc::channel(4), mpsc::channel(4));
         let (tell_joins, _) = mpsc::channel(1);
         let parts = link::Parts {
             keys: QuicKeys::new(&clock.random_bytes::<QUIC_KEYS_BYTES>()),
