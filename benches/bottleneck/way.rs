@@ -1,0 +1,116 @@
+//! One direction of the bottleneck: a rate, a way, a queue that drops at its tail, losses by chance.
+
+use std::{collections::VecDeque, time::Duration};
+
+/// Bytes of IP and UDP in front of each datagram.
+const HEADERS: usize = 28;
+
+/// What a direction is made of.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Road {
+    /// Bits per second.
+    pub(crate) rate: f64,
+    /// Time on the way after the queue.
+    pub(crate) delay: Duration,
+    /// Bytes the queue holds.
+    pub(crate) queue: usize,
+    /// Share of datagrams lost by chance before the queue.
+    pub(crate) loss: f64,
+}
+
+/// A datagram and to whom it goes.
+#[derive(Debug)]
+pub(crate) struct Packet {
+    pub(crate) to: usize,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// A direction in use.
+#[derive(Debug)]
+pub(crate) struct Way {
+    pub(crate) road: Road,
+    waiting: VecDeque<Packet>,
+    queued: usize,
+    serving: bool,
+    last_arrival: Duration,
+    awake: Duration,
+    /// Dropped because the queue was full.
+    pub(crate) overflowed: u64,
+    /// Datagrams that came to the queue.
+    pub(crate) offered: u64,
+    chance: u64,
+}
+
+impl Way {
+    pub(crate) fn new(road: Road, seed: u64) -> Self {
+        Self {
+            road,
+            waiting: VecDeque::new(),
+            queued: 0,
+            serving: false,
+            last_arrival: Duration::ZERO,
+            awake: Duration::ZERO,
+            overflowed: 0,
+            offered: 0,
+            chance: seed,
+        }
+    }
+
+    /// A number from 0 up to 1 (splitmix64).
+    pub(crate) fn draw(&mut self) -> f64 {
+        self.chance = self.chance.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.chance;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    /// Takes a datagram in or drops it; tells how long its sending takes when it is the next.
+    pub(crate) fn offer(&mut self, packet: Packet) -> Option<Duration> {
+        self.offered += 1;
+        if self.draw() < self.road.loss {
+            return None;
+        }
+        let size = packet.bytes.len() + HEADERS;
+        if self.queued + size > self.road.queue {
+            self.overflowed += 1;
+            return None;
+        }
+        self.queued += size;
+        self.waiting.push_back(packet);
+        if self.serving {
+            return None;
+        }
+        self.serving = true;
+        self.next()
+    }
+
+    fn next(&self) -> Option<Duration> {
+        let first = self.waiting.front()?;
+        Some(Duration::from_secs_f64((first.bytes.len() + HEADERS) as f64 * 8.0 / self.road.rate))
+    }
+
+    /// The first datagram is on its way: it, when it arrives, and how long the sending of the next takes.
+    pub(crate) fn served(&mut self, now: Duration) -> (Option<(Packet, Duration)>, Option<Duration>) {
+        let Some(packet) = self.waiting.pop_front() else { return (None, None) };
+        self.queued -= packet.bytes.len() + HEADERS;
+        let next = self.next();
+        self.serving = next.is_some();
+        // The way got shorter: what is already under way stays in front.
+        self.last_arrival = self.last_arrival.max(now + self.road.delay);
+        (Some((packet, self.last_arrival)), next)
+    }
+
+    /// When the host at the end takes a datagram that arrives at `arrives`.
+    pub(crate) fn heard(&mut self, arrives: Duration, noise: Duration) -> Duration {
+        if arrives > self.awake {
+            self.awake = arrives + noise.mul_f64(self.draw());
+        }
+        self.awake
+    }
+
+    /// How long what waits now will take.
+    pub(crate) fn backlog(&self) -> Duration {
+        Duration::from_secs_f64(self.queued as f64 * 8.0 / self.road.rate)
+    }
+}
