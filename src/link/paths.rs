@@ -51,7 +51,7 @@ impl Paths {
         let carried = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
         let product = address.and_then(|address| carried.get(&address.to_canonical()).copied());
         let Some(product) = product else { return self.unknown };
-        let window = stream_window(product, self.unknown.congestion);
+        let window = stream_window(product);
         PathSettings { stream_window: window.max(self.unknown.stream_window), ..self.unknown }
     }
 
@@ -106,12 +106,12 @@ mod tests {
     fn a_path_that_carried_much_gets_larger_windows_next_time() {
         let paths = Paths::new(&LinkLimits { congestion: CongestionControl::Delay, ..LinkLimits::default() });
         assert_eq!(paths.settings(Some(THERE)).stream_window, limits::STREAM_WINDOW_BYTES);
-        paths.learn(THERE, 1_000_000);
+        paths.learn(THERE, 500_000);
         paths.learn(THERE, 5_000);
-        assert_eq!(paths.settings(Some(THERE)).stream_window, 4_000_000);
+        assert_eq!(paths.settings(Some(THERE)).stream_window, 2_000_000);
         assert_eq!(paths.settings(None).stream_window, limits::STREAM_WINDOW_BYTES);
         let mapped = std::net::Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped();
-        assert_eq!(paths.settings(Some(mapped.into())).stream_window, 4_000_000);
+        assert_eq!(paths.settings(Some(mapped.into())).stream_window, 2_000_000);
     }
 
     #[test]

@@ -164,11 +164,9 @@ pub const UNPROVEN_WINDOW_BYTES: u32 = 128 * 1024;
 pub const UNPROVEN_STREAMS_MAX: u32 = 4;
 /// Window of one QUIC stream on a path of which nothing is known.
 pub const STREAM_WINDOW_BYTES: u64 = 1_250_000;
-/// Above this a sender that overshoots could leave more holes in one stream than quinn-proto holds: it keeps
-/// 1,024 gaps, which are as many datagrams of 1,200 bytes and as many between them (M8).
-pub const STREAM_WINDOW_BYTES_SAFE: u64 = 2_400_000;
-/// Window of one QUIC stream on the longest and widest paths.
-pub const STREAM_WINDOW_BYTES_MAX: u64 = 8 * 1024 * 1024;
+/// Window of one QUIC stream at most. Above it a sender that overshoots could leave more holes in one stream than
+/// quinn-proto holds: it keeps 1,024 gaps, which are as many datagrams of 1,200 bytes and as many between them (M8).
+pub const STREAM_WINDOW_BYTES_MAX: u64 = 2_400_000;
 /// Addresses of gateways of which it is remembered what the path carried.
 pub const PATHS_REMEMBERED_MAX: usize = 4_096;
 /// What a path carried is measured over at least this.

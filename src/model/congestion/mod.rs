@@ -69,12 +69,8 @@ pub enum CongestionControl {
 
 /// Bytes of a stream's window on a path that carried `product` bytes in a round trip (settled M8).
 #[must_use]
-pub fn stream_window(product: u64, congestion: CongestionControl) -> u64 {
-    let most = match congestion {
-        CongestionControl::Delay => limits::STREAM_WINDOW_BYTES_MAX,
-        CongestionControl::Cubic => limits::STREAM_WINDOW_BYTES_SAFE,
-    };
-    product.saturating_mul(4).clamp(limits::STREAM_WINDOW_BYTES, most)
+pub fn stream_window(product: u64) -> u64 {
+    product.saturating_mul(4).clamp(limits::STREAM_WINDOW_BYTES, limits::STREAM_WINDOW_BYTES_MAX)
 }
 
 /// What the window follows.

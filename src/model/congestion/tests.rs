@@ -133,12 +133,10 @@ fn persistent_congestion_starts_over() {
 }
 
 #[test]
-fn windows_of_streams_follow_the_path_and_the_controller() {
-    use CongestionControl::{Cubic, Delay};
-    assert_eq!(stream_window(0, Delay), limits::STREAM_WINDOW_BYTES);
-    assert_eq!(stream_window(500_000, Delay), 2_000_000);
-    assert_eq!(stream_window(u64::MAX, Delay), limits::STREAM_WINDOW_BYTES_MAX);
-    assert_eq!(stream_window(u64::MAX, Cubic), limits::STREAM_WINDOW_BYTES_SAFE);
+fn windows_of_streams_follow_the_path() {
+    assert_eq!(stream_window(0), limits::STREAM_WINDOW_BYTES);
+    assert_eq!(stream_window(500_000), 2_000_000);
+    assert_eq!(stream_window(u64::MAX), limits::STREAM_WINDOW_BYTES_MAX);
 }
 
 /// One thing that happens to a connection.
