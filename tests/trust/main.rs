@@ -9,6 +9,7 @@
 )]
 
 mod authority;
+mod dead_peers;
 mod gates;
 #[path = "../daemon/gateway.rs"]
 #[expect(dead_code, reason = "shared with the tests of the daemon, which use more of it")]

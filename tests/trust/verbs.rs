@@ -24,7 +24,7 @@ use crate::{
 /// Services that west exports; a table each, so that they come in one snapshot.
 const EXPORTS: usize = 200;
 
-fn joined(numbers: (u8, u8), west_config: &str) -> (Cluster, Cluster, Gateway, Gateway) {
+pub(crate) fn joined(numbers: (u8, u8), west_config: &str) -> (Cluster, Cluster, Gateway, Gateway) {
     let (east, west) = (Cluster::new("east", numbers.0), Cluster::new("west", numbers.1));
     let first = east.start();
     let config = west.file("c.toml", west_config);
@@ -34,7 +34,7 @@ fn joined(numbers: (u8, u8), west_config: &str) -> (Cluster, Cluster, Gateway, G
     (east, west, first, second)
 }
 
-fn exports() -> String {
+pub(crate) fn exports() -> String {
     exports_of(EXPORTS)
 }
 
@@ -48,11 +48,11 @@ fn exports_of(count: usize) -> String {
     (0..count).map(table).collect()
 }
 
-fn name(number: usize) -> String {
+pub(crate) fn name(number: usize) -> String {
     format!("s{number}.default.svc.clusterset.local.")
 }
 
-fn state_of(cluster: &Cluster, peer: &str) -> String {
+pub(crate) fn state_of(cluster: &Cluster, peer: &str) -> String {
     cluster.json(&format!("peers {peer}"))["peers"][0]["state"].as_str().expect("a word").to_owned()
 }
 
@@ -261,7 +261,7 @@ fn a_token_may_ask_for_a_person_and_a_pause_takes_names_away_for_a_while() {
 }
 
 /// Waits until a cluster shows a peer in this state, for this cause.
-fn until_it_says(cluster: &Cluster, peer: &str, state: &str, cause: &str) {
+pub(crate) fn until_it_says(cluster: &Cluster, peer: &str, state: &str, cause: &str) {
     until(&format!("{state}: {cause}"), || {
         let shown = cluster.json(&format!("peers {peer}"))["peers"][0].clone();
         (shown["state"] == state && shown["cause"].as_str()?.contains(cause)).then_some(())
