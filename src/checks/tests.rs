@@ -18,7 +18,7 @@ use crate::{
 const SOON: Duration = Duration::from_secs(20);
 
 fn listen() -> (Box<dyn TcpListen>, SocketAddr) {
-    let listener = Os.tcp_listen((Ipv4Addr::LOCALHOST, 0).into(), 1).expect("bound").remove(0);
+    let listener = Os::default().tcp_listen((Ipv4Addr::LOCALHOST, 0).into(), 1).expect("bound").remove(0);
     let address = listener.local_addr().expect("bound");
     (listener, address)
 }
@@ -35,7 +35,7 @@ fn parts() -> Parts {
     let state = State::new(me, Settings::default(), ips);
     let persist = Arc::new(Memory::new());
     let store = Store::start(state, persist, "gateways/g1".to_owned(), clock.clone(), &tasks);
-    Parts { store, ledger: Ledger::new(clock.clone()), net: Arc::new(Os), clock, tasks }
+    Parts { store, ledger: Ledger::new(clock.clone()), net: Arc::new(Os::default()), clock, tasks }
 }
 
 fn export(to: &[SocketAddr], ask: Option<Ask>) -> Export {
@@ -77,7 +77,7 @@ async fn an_endpoint_that_takes_no_connection_is_not_counted_until_it_does() {
     drop(down);
     parts.store.apply(Event::Exported(export(&[up, address], Some(Ask::Tcp)))).await.expect("stored");
     ready(&parts, 1).await;
-    let back = Os.tcp_listen(address, 1).expect("bound again");
+    let back = Os::default().tcp_listen(address, 1).expect("bound again");
     ready(&parts, 2).await;
     drop(back);
     ready(&parts, 1).await;

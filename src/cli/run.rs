@@ -45,7 +45,7 @@ pub(super) async fn run(args: &RunArgs, shared: &SharedArgs) -> Result<(), Probl
         .map_err(|error| Problem::new(Code::PART_FAILED, format!("the limit of open files: {error}")))?;
     let clock = Clock::system();
     let state = state_folder(shared.state.as_deref());
-    daemon::check(&config, &net::Os, &state)?;
+    daemon::check(&config, &net::Os::default(), &state)?;
     let home = Home::claim(&state, &clock)?;
     let socket = Path::new(&home.place).join(home.folder()).join("admin.sock");
     let shutdown = Shutdown::new();
@@ -58,7 +58,7 @@ pub(super) async fn run(args: &RunArgs, shared: &SharedArgs) -> Result<(), Probl
         qlog: recording()?,
         config,
         home,
-        net: Arc::new(net::Os),
+        net: Arc::new(net::Os::default()),
         clock,
         tasks: tasks.clone(),
         shards,

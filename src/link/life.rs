@@ -19,9 +19,12 @@ use super::{
     room::Room,
     stream::{CallStream, Kind, Reader, Writer},
 };
-use crate::model::{
-    limits,
-    liveness::{Actions, Change, LinkState, Liveness, Probe},
+use crate::{
+    model::{
+        limits,
+        liveness::{Actions, Change, LinkState, Liveness, Probe, RefusedAt},
+    },
+    net::canonical,
 };
 
 /// Runs until the connection ends.
@@ -126,6 +129,8 @@ async fn probe(links: Links, lane: Arc<Lane>) {
     let mut liveness = Liveness::new(Some(lane.connection.rtt()), clock.now());
     let mut streams = lane.streams.subscribe();
     let room = Room::of(&lane.connection);
+    let refusals = links.0.net.refusals();
+    let mut refused = refusals.of(lane.address());
     let mut carried = Carried::new(clock.now());
     loop {
         let wake = sleep_until(Instant::from_std(liveness.next_wake()));
@@ -139,6 +144,7 @@ async fn probe(links: Links, lane: Arc<Lane>) {
                 let open = *streams.borrow_and_update() > 0;
                 liveness.active(open, clock.now())
             }
+            () = refused.told() => liveness.refused(place(&lane), clock.now()),
             () = wake => liveness.tick(clock.now()),
         };
         // Before the probe: it is what the room is for.
@@ -148,12 +154,21 @@ async fn probe(links: Links, lane: Arc<Lane>) {
             (_, None) => {}
         }
         carry_out(&lane, actions, clock.now());
+        // The other side may come from another port, or host, by now.
+        if refused.address() != canonical(lane.address()) {
+            refused = refusals.of(lane.address());
+        }
         publish(&lane, &liveness, clock.now());
         let received = lane.connection.stats().udp_rx.bytes;
         if let Some(product) = carried.look(clock.now(), received, liveness.rtt().srtt) {
             links.0.paths.learn(lane.address().ip(), product);
         }
     }
+}
+
+/// What the address of the other side is.
+fn place(lane: &Lane) -> RefusedAt {
+    if lane.dialled() { RefusedAt::Home } else { RefusedAt::Source }
 }
 
 fn heard(liveness: &mut Liveness, datagram: Bytes, now: std::time::Instant) -> Actions {

@@ -74,6 +74,18 @@ pub const SUSPECT_PTOS: u32 = 3;
 pub const DOWN_AFTER: Duration = Duration::from_secs(3);
 /// PTOs without proof until down.
 pub const DOWN_PTOS: u32 = 10;
+/// Refused by its host and silent for this long, or for a PTO, a lane is suspect.
+pub const REFUSED_SUSPECT_AFTER: Duration = Duration::from_millis(50);
+/// Refused where the peer listens and silent for this long, or for 2 PTO, a lane is down: no process is there.
+pub const REFUSED_DOWN_AFTER: Duration = Duration::from_millis(200);
+/// PTOs refused and silent until down.
+pub const REFUSED_DOWN_PTOS: u32 = 2;
+/// Pause between probes of a lane that was refused.
+pub const PROBE_INTERVAL_REFUSED: Duration = Duration::from_millis(50);
+/// Errors of datagrams sent before that are taken from a socket at once.
+pub const ERRORS_TAKEN_MAX: usize = 64;
+/// Room for what the system says of one of them.
+pub const ERROR_CONTROL_BYTES: usize = 512;
 /// Good probes until a suspect lane is up again.
 pub const UP_AFTER_PROBES: u32 = 3;
 /// Unanswered probes remembered per lane; the oldest one counts.

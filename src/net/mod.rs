@@ -9,6 +9,8 @@ mod dns;
 mod group;
 mod interfaces;
 mod os;
+mod quic;
+mod refusals;
 mod tcp;
 mod unix;
 
@@ -29,6 +31,7 @@ pub use dns::{DnsSocket, dns_sockets, dns_tcp, dns_udp};
 pub use group::{BufferReport, steer};
 pub use interfaces::interfaces;
 pub use os::{Os, raise_open_files};
+pub use refusals::{Refusals, Refused};
 pub use unix::{unix_connect, unix_listen};
 
 /// A future in a box, as traits that are used as objects need it.
@@ -56,6 +59,12 @@ pub trait Net: Send + Sync + fmt::Debug {
     /// # Errors
     /// The system's.
     fn quic_dial(&self, local: IpAddr) -> io::Result<Arc<dyn AsyncUdpSocket>>;
+
+    /// Who is told that nobody listens at an address that these sockets send to. Nobody, where the network does
+    /// not say such a thing.
+    fn refusals(&self) -> Refusals {
+        Refusals::default()
+    }
 
     /// Opens `listeners` TCP sockets on one address; the kernel spreads connections over them.
     ///

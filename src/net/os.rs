@@ -8,28 +8,35 @@ use std::{
 };
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use quinn::{AsyncUdpSocket, Runtime as _, TokioRuntime};
+use quinn::AsyncUdpSocket;
 
 use super::{
-    BoxFuture, BufferReport, Net, QuicSocket, Stream, TcpListen, group,
+    BoxFuture, BufferReport, Net, QuicSocket, Refusals, Stream, TcpListen, group, quic,
     tcp::{OsListener, connect},
 };
 
 /// The operating system's network.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Os;
+#[derive(Debug, Clone, Default)]
+pub struct Os {
+    refusals: Refusals,
+}
 
 impl Net for Os {
     fn quic_group(&self, addr: SocketAddr, shards: usize) -> io::Result<Vec<Box<dyn QuicSocket>>> {
         let sockets = group::open_udp(addr, shards)?;
-        Ok(sockets.into_iter().map(|socket| Box::new(OsQuic(socket)) as Box<dyn QuicSocket>).collect())
+        let member = |socket| OsQuic { socket, refusals: self.refusals.clone() };
+        Ok(sockets.into_iter().map(|socket| Box::new(member(socket)) as Box<dyn QuicSocket>).collect())
     }
 
     fn quic_dial(&self, local: IpAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
         let mut sockets = group::open_udp(SocketAddr::new(local, 0), 1)?;
         // A group is never empty.
         let socket = sockets.pop().ok_or(io::ErrorKind::AddrNotAvailable)?;
-        TokioRuntime.wrap_udp_socket(socket)
+        quic::drive(socket, self.refusals.clone())
+    }
+
+    fn refusals(&self) -> Refusals {
+        self.refusals.clone()
     }
 
     fn tcp_listen(&self, addr: SocketAddr, listeners: usize) -> io::Result<Vec<Box<dyn TcpListen>>> {
@@ -62,19 +69,22 @@ impl Net for Os {
 
 /// A UDP socket on its way to the runtime that will drive it.
 #[derive(Debug)]
-struct OsQuic(UdpSocket);
+struct OsQuic {
+    socket: UdpSocket,
+    refusals: Refusals,
+}
 
 impl QuicSocket for OsQuic {
     fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 
     fn buffers(&self) -> BufferReport {
-        group::buffers(&self.0)
+        group::buffers(&self.socket)
     }
 
     fn wrap(self: Box<Self>) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        TokioRuntime.wrap_udp_socket(self.0)
+        quic::drive(self.socket, self.refusals)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::Duration,
 };
 
@@ -112,7 +112,7 @@ fn an_address_is_free_again_once_its_group_is_closed() {
 
 #[test]
 fn buffers_are_reported_as_the_kernel_gave_them() {
-    let socket = &Os.quic_group(loopback(), 1).expect("socket")[0];
+    let socket = &Os::default().quic_group(loopback(), 1).expect("socket")[0];
     let report = socket.buffers();
     assert!(report.receive > 0 && report.send > 0, "{report}");
     let poor = BufferReport { wanted: 10, receive: 5, send: 10 };
@@ -122,10 +122,10 @@ fn buffers_are_reported_as_the_kernel_gave_them() {
 
 #[tokio::test]
 async fn a_quic_socket_sends_and_receives_on_the_runtime_it_is_wrapped_on() {
-    let mut group = Os.quic_group(loopback(), 2).expect("group");
+    let mut group = Os::default().quic_group(loopback(), 2).expect("group");
     let to = group[0].local_addr().expect("bound");
     let socket = group.remove(0).wrap().expect("wrapped");
-    let dial = Os.quic_dial(Ipv4Addr::LOCALHOST.into()).expect("dial");
+    let dial = Os::default().quic_dial(Ipv4Addr::LOCALHOST.into()).expect("dial");
     let contents = b"\x40\x00";
     let transmit =
         quinn::udp::Transmit { destination: to, ecn: None, contents, segment_size: None, src_ip: None };
@@ -143,7 +143,7 @@ async fn a_quic_socket_sends_and_receives_on_the_runtime_it_is_wrapped_on() {
 
 /// A connected pair: the accepted stream, and the client's end as a plain blocking socket.
 async fn pair() -> (Box<dyn Stream>, std::net::TcpStream) {
-    let mut listener = Os.tcp_listen(loopback(), 1).expect("listening").remove(0);
+    let mut listener = Os::default().tcp_listen(loopback(), 1).expect("listening").remove(0);
     let addr = listener.local_addr().expect("bound");
     let client = std::net::TcpStream::connect(addr).expect("connected");
     client.set_read_timeout(Some(WAIT)).expect("timeout");
@@ -155,11 +155,11 @@ async fn pair() -> (Box<dyn Stream>, std::net::TcpStream) {
 
 #[tokio::test]
 async fn every_listener_of_a_group_can_be_reached() {
-    let mut listeners = Os.tcp_listen(loopback(), 3).expect("listening");
+    let mut listeners = Os::default().tcp_listen(loopback(), 3).expect("listening");
     let addr = listeners[0].local_addr().expect("bound");
     let mut reached = [false; 3];
     while reached.contains(&false) {
-        let _client = Os.tcp_connect(addr, WAIT).await.expect("connected");
+        let _client = Os::default().tcp_connect(addr, WAIT).await.expect("connected");
         let [a, b, c] = listeners.as_mut_slice() else { panic!("three") };
         let index = tokio::select! {
             biased;
@@ -173,17 +173,18 @@ async fn every_listener_of_a_group_can_be_reached() {
 
 #[tokio::test]
 async fn a_dual_stack_listener_names_ipv4_peers_plainly() {
-    let listeners = Os.tcp_listen((Ipv6Addr::UNSPECIFIED, 0).into(), 1);
+    let listeners = Os::default().tcp_listen((Ipv6Addr::UNSPECIFIED, 0).into(), 1);
     let mut listener = listeners.expect("this machine has IPv6").remove(0);
     let port = listener.local_addr().expect("bound").port();
-    let _client = Os.tcp_connect((Ipv4Addr::LOCALHOST, port).into(), WAIT).await.expect("connected");
+    let _client =
+        Os::default().tcp_connect((Ipv4Addr::LOCALHOST, port).into(), WAIT).await.expect("connected");
     let (_, peer) = listener.accept().await.expect("accepted");
     assert_eq!(peer.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
 }
 
 #[tokio::test]
 async fn bytes_that_came_with_the_connection_can_be_read_at_once() {
-    let mut listener = Os.tcp_listen(loopback(), 1).expect("listening").remove(0);
+    let mut listener = Os::default().tcp_listen(loopback(), 1).expect("listening").remove(0);
     let addr = listener.local_addr().expect("bound");
     let mut client = std::net::TcpStream::connect(addr).expect("connected");
     client.write_all(b"hello").expect("sent");
@@ -242,10 +243,10 @@ async fn a_stream_moves_to_another_runtime_with_its_bytes() {
 
 #[tokio::test]
 async fn nobody_listening_is_refused() {
-    let listener = Os.tcp_listen(loopback(), 1).expect("listening").remove(0);
+    let listener = Os::default().tcp_listen(loopback(), 1).expect("listening").remove(0);
     let addr = listener.local_addr().expect("bound");
     drop(listener);
-    let refused = Os.tcp_connect(addr, WAIT).await.expect_err("refused");
+    let refused = Os::default().tcp_connect(addr, WAIT).await.expect_err("refused");
     assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
 }
 
@@ -257,7 +258,7 @@ async fn silence_times_out() {
     listener.listen(0).expect("listening");
     let addr = listener.local_addr().expect("bound").as_socket().expect("IPv4");
     let _first = std::net::TcpStream::connect(addr).expect("connected");
-    let silence = Os.tcp_connect(addr, WAIT).await.expect_err("nobody accepts");
+    let silence = Os::default().tcp_connect(addr, WAIT).await.expect_err("nobody accepts");
     assert_eq!(silence.kind(), io::ErrorKind::TimedOut);
 }
 
@@ -266,7 +267,7 @@ async fn literal_addresses_resolve_to_themselves() {
     for (host, ip) in
         [("127.0.0.1", IpAddr::from(Ipv4Addr::LOCALHOST)), ("[::1]", Ipv6Addr::LOCALHOST.into())]
     {
-        assert_eq!(Os.resolve(host, 7).await.expect("literal"), [SocketAddr::new(ip, 7)]);
+        assert_eq!(Os::default().resolve(host, 7).await.expect("literal"), [SocketAddr::new(ip, 7)]);
     }
 }
 
@@ -322,4 +323,56 @@ async fn a_unix_path_that_is_too_long_is_said_clearly() {
         assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
         assert!(error.to_string().contains("125 bytes"), "{error}");
     }
+}
+
+/// Sends a datagram, and once more until it goes out for itself.
+async fn send(socket: &Arc<dyn AsyncUdpSocket>, to: SocketAddr) {
+    let transmit = quinn::udp::Transmit {
+        destination: to,
+        ecn: None,
+        contents: b"\x40\x00",
+        segment_size: None,
+        src_ip: None,
+    };
+    let mut poller = Arc::clone(socket).create_io_poller();
+    std::future::poll_fn(|cx| poller.as_mut().poll_writable(cx)).await.expect("writable");
+    socket.try_send(&transmit).expect("sent");
+}
+
+#[tokio::test]
+async fn who_sends_to_a_port_of_nobody_is_told_and_others_are_not() {
+    for local in [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()] {
+        let os = Os::default();
+        let dial = os.quic_dial(local).expect("dial");
+        let held = os.quic_group((local, 0).into(), 1).expect("held").remove(0);
+        let alive = held.local_addr().expect("bound");
+        let gone = os.quic_group((local, 0).into(), 1).expect("held").remove(0).local_addr().expect("bound");
+        let (mut of_gone, mut of_alive) = (os.refusals().of(gone), os.refusals().of(alive));
+        send(&dial, gone).await;
+        // The word comes with a later call, which is carried out all the same.
+        let told = async {
+            loop {
+                send(&dial, alive).await;
+                if tokio::time::timeout(Duration::from_millis(5), of_gone.told()).await.is_ok() {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(WAIT, told).await.expect("told");
+        assert!(tokio::time::timeout(Duration::from_millis(20), of_alive.told()).await.is_err());
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_kept_of_an_address_that_nobody_follows() {
+    let refusals = Refusals::default();
+    let at = loopback();
+    let (first, second) = (refusals.of(at), refusals.of(at));
+    drop(first);
+    refusals.tell(at);
+    let mut second = second;
+    tokio::time::timeout(WAIT, second.told()).await.expect("still followed");
+    drop(second);
+    refusals.tell(at);
+    assert!(format!("{refusals:?}").contains("{}"), "{refusals:?}");
 }

@@ -1,6 +1,10 @@
 //! `kill -9` of either side, and what is there again after a restart: all of it, without a token.
 
-use std::time::{Duration, Instant};
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::{Duration, Instant},
+};
 
 use hickory_proto::{op::ResponseCode, rr::RecordType};
 
@@ -72,6 +76,53 @@ fn a_killed_gateway_comes_back_as_itself_and_serves_what_it_knew() {
     assert_eq!(west.json("peers")["peers"][0]["cluster"], "east");
 }
 
+/// An application that greets everybody and then keeps the connection; its address.
+fn keeper() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("bound");
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        for mut client in listener.incoming().flatten() {
+            let _ = client.write_all(b"east");
+            kept.push(client);
+        }
+    });
+    address
+}
+
+/// A connection that stands, through a gateway.
+fn standing(at: SocketAddr) -> Option<TcpStream> {
+    let mut stream = TcpStream::connect(at).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+    let mut greeting = [0; 4];
+    stream.read_exact(&mut greeting).ok()?;
+    Some(stream)
+}
+
+/// Silence takes 3 s to be believed. That the host of a killed gateway says so too is believed sooner, whichever
+/// side dialled.
+#[test]
+fn a_killed_gateway_whose_host_says_so_is_given_up_long_before_silence_would_be() {
+    for (dialler, numbers) in [("east", (149, 154)), ("west", (155, 156))] {
+        let (east, west) = (Cluster::new("east", numbers.0), Cluster::new("west", numbers.1));
+        let (first, second) = (east.start(), west.start());
+        east.tombolo(&format!("export web.shop={} --port 8080", keeper())).well();
+        let (joiner, other) = if dialler == "west" { (&west, &east) } else { (&east, &west) };
+        joiner.join(&other.token()).well();
+        let at = until("the name is served", || place(second.dns(), WEB, 8080));
+        let mut standing = until("a connection", || standing(at));
+        first.kill();
+        let begun = Instant::now();
+        let ended = standing.read(&mut [0; 1]);
+        let took = begun.elapsed();
+        println!("dialled by {dialler}: reset after {took:?}");
+        assert!(ended.is_err_and(|error| error.kind() == ErrorKind::ConnectionReset));
+        assert!(took < Duration::from_secs(2), "{took:?}");
+        let (state, cause) = link_of(&west, "east");
+        assert!(state == "down" && cause.contains("nobody listens"), "{state}: {cause}");
+    }
+}
+
 /// The state, the age and the cause of the link to `peer`, as people and programs are told.
 fn link_of(cluster: &Cluster, peer: &str) -> (String, String) {
     let row = cluster.json(&format!("peers {peer}"))["peers"][0].clone();
@@ -92,7 +143,7 @@ fn a_gateway_that_stands_still_is_told_as_suspect_and_then_as_down() {
     assert_eq!(link_of(&west, "east").0, "up");
     first.signal(nix::sys::signal::Signal::SIGSTOP);
     // While somebody waits, the lane is probed often.
-    let _waiting = std::net::TcpStream::connect(at).expect("connected");
+    let _waiting = TcpStream::connect(at).expect("connected");
     let (_, cause) = until("suspect", || Some(link_of(&west, "east")).filter(|link| link.0 == "suspect"));
     assert!(cause.starts_with("no answer"), "{cause}");
     let table = west.tombolo("peers").well();

@@ -362,6 +362,6 @@ async fn after_shutdown_nobody_is_served() {
     let World { admin, tasks, .. } = world;
     admin.shutdown().await;
     assert!(unix_connect(&socket).await.is_err());
-    assert!(Os.tcp_connect(tcp, Duration::from_secs(5)).await.is_err());
+    assert!(Os::default().tcp_connect(tcp, Duration::from_secs(5)).await.is_err());
     assert!(tasks.failed().is_none());
 }

@@ -153,7 +153,7 @@ impl World {
             Store::start(state, Arc::new(Memory::new()), "gateways/g1".to_owned(), clock.clone(), &tasks);
         let folder = tempfile::tempdir().expect("folder");
         let socket = unix_listen(&folder.path().join("admin.sock")).expect("socket");
-        let listen = Os.tcp_listen("127.0.0.1:0".parse().expect("an address"), 1);
+        let listen = Os::default().tcp_listen("127.0.0.1:0".parse().expect("an address"), 1);
         let listener = listen.expect("listener").pop().expect("one");
         let tcp = listener.local_addr().expect("an address");
         let svid = CurrentSvid::new(own.svid);
@@ -256,7 +256,7 @@ impl World {
 
     /// One request to the TCP address.
     pub(super) async fn send_tcp(&self, method: Method, path: &str) -> (StatusCode, String) {
-        let stream = Os.tcp_connect(self.tcp, Duration::from_secs(5)).await.expect("connected");
+        let stream = Os::default().tcp_connect(self.tcp, Duration::from_secs(5)).await.expect("connected");
         exchange(stream, method, path, "").await
     }
 
@@ -287,7 +287,7 @@ async fn links(identity: &Identity, svid: Arc<CurrentSvid>, clock: &Clock, tasks
         server: tls.server(identity.join_key()),
         tls,
         trust,
-        net: Arc::new(Os),
+        net: Arc::new(Os::default()),
         clock: clock.clone(),
         tasks: tasks.clone(),
         shards: Shards::inline(1, tasks, clock.now()),

@@ -37,7 +37,8 @@ struct World {
 
 /// `tombolo demo`.
 pub(super) async fn run(args: &DemoArgs, printer: Printer) -> Result<(), Problem> {
-    let world = World { clock: Clock::system(), net: Arc::new(Os), tasks: Tasks::new(Shutdown::new()) };
+    let world =
+        World { clock: Clock::system(), net: Arc::new(Os::default()), tasks: Tasks::new(Shutdown::new()) };
     let mut view = View::new(printer, world.clock.clone());
     let program = std::env::current_exe()
         .map_err(|error| failed(format!("this program's own file cannot be found: {error}")))?;

@@ -13,6 +13,11 @@
 //! For the same reason an idle lane whose probe is overdue (by one PTO) is probed at the active pace until one
 //! is answered.
 //!
+//! **A refusal makes it quick.** When the peer's host says that nobody listens there (ICMP port unreachable), the
+//! process has most likely ended, and with it all that its streams were. Anybody can forge that, and a NAT that
+//! forgot a port says it too, so alone it proves nothing: the lane is asked at once, and the peer, if it lives, is
+//! heard within a round trip and contradicts. Silence is then believed sooner than without (ADR 0010).
+//!
 //! **Standing still is not held against the peer.** Time by which a call comes later than the wake-up asked
 //! for is time in which this process could not have read an echo, and is not counted. After a long halt
 //! (SIGSTOP, a suspended machine) the measurement starts over with a new probe.
@@ -24,8 +29,9 @@ use std::{
 };
 
 use super::limits::{
-    DOWN_AFTER, DOWN_PTOS, LATE_MIN, PROBE_INTERVAL_ACTIVE, PROBE_INTERVAL_IDLE, PROBES_UNANSWERED_MAX,
-    STALL_MIN, SUSPECT_AFTER, SUSPECT_PTOS, UP_AFTER_PROBES,
+    DOWN_AFTER, DOWN_PTOS, LATE_MIN, PROBE_INTERVAL_ACTIVE, PROBE_INTERVAL_IDLE, PROBE_INTERVAL_REFUSED,
+    PROBES_UNANSWERED_MAX, REFUSED_DOWN_AFTER, REFUSED_DOWN_PTOS, REFUSED_SUSPECT_AFTER, STALL_MIN,
+    SUSPECT_AFTER, SUSPECT_PTOS, UP_AFTER_PROBES,
 };
 
 mod rtt;
@@ -69,12 +75,19 @@ pub struct Cause {
     pub unanswered_for: Duration,
     /// Whether the peer was heard in that time: then only the way to it, or its answers, are lost.
     pub peer_heard: bool,
+    /// Whether its host said that nobody listens there.
+    pub refused: bool,
 }
 
 impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ms = self.unanswered_for.as_millis();
-        if self.peer_heard {
+        if self.refused {
+            write!(
+                f,
+                "no answer for {ms} ms, and its host says that nobody listens there: it has most likely ended"
+            )
+        } else if self.peer_heard {
             write!(f, "no answer for {ms} ms, although the peer is heard: the path is dead one way")
         } else {
             write!(f, "no answer and not a word for {ms} ms")
@@ -109,6 +122,22 @@ pub struct Actions {
     pub change: Option<Change>,
 }
 
+/// At which address a host said that nobody listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RefusedAt {
+    /// Where the peer listens: this side dialled.
+    Home,
+    /// Where the peer's packets came from: perhaps a NAT that forgot, and the peer comes from another port next.
+    Source,
+}
+
+/// The first word of a host, not contradicted since.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    at: Instant,
+    place: RefusedAt,
+}
+
 /// How long ago each direction was last proved, for status.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ages {
@@ -140,6 +169,7 @@ pub struct Liveness {
     heard_at: Instant,
     proved_at: Instant,
     good_probes: u32,
+    refusal: Option<Refusal>,
     rtt: RoundTrip,
     due: Instant,
 }
@@ -158,6 +188,7 @@ impl Liveness {
             heard_at: now,
             proved_at: now,
             good_probes: 0,
+            refusal: None,
             rtt: RoundTrip::new(rtt),
             due: now,
         }
@@ -174,7 +205,7 @@ impl Liveness {
     /// Takes a probe of the peer; the answer to it is in the actions.
     pub fn probe_received(&mut self, probe: Probe, now: Instant) -> Actions {
         self.catch_up(now);
-        self.heard_at = self.heard_at.max(now);
+        self.heard(now);
         self.newest_heard = self.newest_heard.max(probe.seq);
         let answer = (probe.seq > 0).then_some(Probe { seq: 0, echo: self.newest_heard });
         let change = self.echoed(probe, now);
@@ -185,14 +216,26 @@ impl Liveness {
     /// not count among the good probes that bring a suspect lane up.
     pub fn acknowledged(&mut self, sent: Instant, now: Instant) {
         self.catch_up(now);
-        self.heard_at = self.heard_at.max(now);
+        self.heard(now);
         self.prove(sent.min(now));
         self.schedule(now);
     }
 
-    /// Anything came from the peer; only status and causes care.
+    /// Anything came from the peer: it lives, whatever its host said. Else only status and causes care.
     pub fn heard(&mut self, now: Instant) {
         self.heard_at = self.heard_at.max(now);
+        self.refusal = None;
+    }
+
+    /// A host said that nobody listens where our packets go. On a lane without streams the peer may be silent for
+    /// longer than such a word may wait for, and come from a new port then; so there only its home counts.
+    pub fn refused(&mut self, place: RefusedAt, now: Instant) -> Actions {
+        self.catch_up(now);
+        if place == RefusedAt::Home || self.streams_open {
+            self.refusal.get_or_insert(Refusal { at: now, place });
+        }
+        let change = self.judge(now);
+        self.finish(None, change, now)
     }
 
     /// Takes the round trip that the congestion controller measured.
@@ -258,12 +301,16 @@ impl Liveness {
         let late = now.saturating_duration_since(self.due);
         if late >= STALL_MIN {
             self.unanswered.clear();
+            self.refusal = None;
             self.good_probes = 0;
             self.last_sent = None;
         } else if late >= LATE_MIN {
             for sent in &mut self.unanswered {
                 sent.at += late;
                 sent.exact = false;
+            }
+            if let Some(refusal) = &mut self.refusal {
+                refusal.at += late;
             }
         }
         // Counted once: until the next schedule, lateness is reckoned from here.
@@ -301,16 +348,18 @@ impl Liveness {
     fn judge(&mut self, now: Instant) -> Option<Change> {
         let oldest = self.unanswered.front()?.at;
         let unanswered_for = now.saturating_duration_since(oldest);
-        let cause = Cause { unanswered_for, peer_heard: self.heard_at > oldest };
-        if unanswered_for >= self.suspect_after() {
+        let refused = self.refusal.is_some();
+        let cause = Cause { unanswered_for, peer_heard: self.heard_at > oldest, refused };
+        let (suspect, down) = (self.suspect_at(oldest), self.down_at(oldest));
+        if now >= suspect {
             self.good_probes = 0;
         }
         match self.state {
-            LinkState::Up if unanswered_for >= self.suspect_after() => {
+            LinkState::Up if now >= suspect => {
                 self.state = LinkState::Suspect;
                 Some(Change::BecameSuspect { cause })
             }
-            LinkState::Suspect if unanswered_for >= self.down_after() => {
+            LinkState::Suspect if now >= down => {
                 self.state = LinkState::Down;
                 Some(Change::BecameDown { cause })
             }
@@ -318,11 +367,31 @@ impl Liveness {
         }
     }
 
+    /// When a lane whose oldest unanswered probe was sent at `oldest` is suspect.
+    fn suspect_at(&self, oldest: Instant) -> Instant {
+        let silent = oldest + self.suspect_after();
+        let refused = self.refusal.map(|refusal| refusal.at + REFUSED_SUSPECT_AFTER.max(self.pto()));
+        refused.map_or(silent, |refused| refused.min(silent))
+    }
+
+    /// When it is down. Where the peer's packets came from, it has the time in which three of its probes come.
+    fn down_at(&self, oldest: Instant) -> Instant {
+        let silent = oldest + self.down_after();
+        let refused = self.refusal.map(|refusal| match refusal.place {
+            RefusedAt::Home => refusal.at + REFUSED_DOWN_AFTER.max(self.pto() * REFUSED_DOWN_PTOS),
+            RefusedAt::Source => refusal.at + self.suspect_after(),
+        });
+        refused.map_or(silent, |refused| refused.min(silent))
+    }
+
     /// When the next probe is due.
     fn probe_due(&self, now: Instant) -> Instant {
         let Some(last) = self.last_sent else {
             return now;
         };
+        if self.refusal.is_some() {
+            return last + PROBE_INTERVAL_REFUSED;
+        }
         let brisk = last + PROBE_INTERVAL_ACTIVE;
         if self.streams_open || self.state != LinkState::Up {
             return brisk;
@@ -353,8 +422,8 @@ impl Liveness {
 
     fn schedule(&mut self, now: Instant) {
         let deadline = self.unanswered.front().and_then(|oldest| match self.state {
-            LinkState::Up => Some(oldest.at + self.suspect_after()),
-            LinkState::Suspect => Some(oldest.at + self.down_after()),
+            LinkState::Up => Some(self.suspect_at(oldest.at)),
+            LinkState::Suspect => Some(self.down_at(oldest.at)),
             LinkState::Down => None,
         });
         let probe = self.probe_due(now);
@@ -362,5 +431,7 @@ impl Liveness {
     }
 }
 
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod tests;

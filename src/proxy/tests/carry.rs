@@ -15,7 +15,7 @@ use crate::net::{Net as _, Os, Stream};
 /// Both ends of a connection.
 async fn connection() -> (Box<dyn Stream>, Box<dyn Stream>) {
     let (mut listener, address) = application();
-    let near = Os.tcp_connect(address, SOON).await.expect("connected");
+    let near = Os::default().tcp_connect(address, SOON).await.expect("connected");
     (near, accept(&mut listener).await)
 }
 

@@ -217,7 +217,7 @@ async fn the_only_endpoint_of_the_only_cluster_is_tried_although_it_is_ejected()
         read_to_end(&mut client).await.expect_err("refused");
     }
     assert_eq!((east.ledger.unhealthy().len(), west.ledger.unhealthy_endpoints().len()), (1, 1));
-    let mut application = Os.tcp_listen(address, 1).expect("the application is back").remove(0);
+    let mut application = Os::default().tcp_listen(address, 1).expect("the application is back").remove(0);
     let (client, served) = talking(&east, &export, &mut application).await;
     drop((client, served));
     east.end().await;
@@ -271,7 +271,7 @@ async fn what_is_open_is_cut_when_its_export_its_grant_or_its_import_goes() {
 async fn an_endpoint_of_a_headless_service_is_reached_by_its_own_address() {
     let (mut first, first_address) = application();
     let other = std::net::SocketAddr::new([127, 0, 0, 2].into(), first_address.port());
-    let mut second = Os.tcp_listen(other, 1).expect("bound").remove(0);
+    let mut second = Os::default().tcp_listen(other, 1).expect("bound").remove(0);
     let (mut east, mut west) = (Cluster::start("east").await, Cluster::start("west").await);
     east.join(&mut west).await;
     let mut export = export("default/db", &[first_address, other]);
@@ -281,7 +281,7 @@ async fn an_endpoint_of_a_headless_service_is_reached_by_its_own_address() {
         let hostname = ServiceLabel::parse(hostname).expect("a label");
         let key = VipKey::Endpoint(export.name.clone(), west.id.clone(), hostname);
         let address = east.binding_of(&key, &export, BindingState::Listening).await;
-        let mut client = Os.tcp_connect(address, SOON).await.expect("connected");
+        let mut client = Os::default().tcp_connect(address, SOON).await.expect("connected");
         write(&mut client, b"x").await;
         assert_eq!(read(&mut accept(application).await, 1).await, b"x");
     }
@@ -310,14 +310,14 @@ async fn an_import_that_nobody_can_serve_does_not_listen_until_somebody_can() {
     let mut export = export("default/web", &[]);
     west.offer(&export, &[&east]);
     let silent = east.binding(&export, BindingState::NoCandidate).await;
-    let error = Os.tcp_connect(silent, SOON).await.expect_err("nobody listens");
+    let error = Os::default().tcp_connect(silent, SOON).await.expect_err("nobody listens");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     export.ports[0].to = vec![address];
     west.offer(&export, &[&east]);
     east.call(&export).await;
     west.cut_links();
     let gone = east.binding(&export, BindingState::NoCandidate).await;
-    let error = Os.tcp_connect(gone, SOON).await.expect_err("nobody listens");
+    let error = Os::default().tcp_connect(gone, SOON).await.expect_err("nobody listens");
     assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
     east.apply(Event::Catalog(crate::model::state::CatalogChange {
         peer: west.id.clone(),
@@ -346,7 +346,7 @@ async fn a_taken_port_is_told_and_nothing_else_suffers() {
         state.apply(Event::Exported(first.clone()), crate::model::ids::Timestamp(1));
         state.virtual_ips.get(&VipKey::Service(first.name.clone())).expect("assigned")
     };
-    let _taken = Os.tcp_listen((ip, first.ports[0].port.number).into(), 1).expect("bound");
+    let _taken = Os::default().tcp_listen((ip, first.ports[0].port.number).into(), 1).expect("bound");
     east.offer(&first, &[]);
     east.offer(&second, &[]);
     east.binding(&second, BindingState::Listening).await;
@@ -359,7 +359,7 @@ async fn a_taken_port_is_told_and_nothing_else_suffers() {
 async fn listeners_share_half_of_the_open_files_and_the_rest_is_told() {
     let (mut application, address) = application();
     // Three sockets for two shards: the second import makes the first give one back.
-    let east = Cluster::start_with("east", Arc::new(Os), &Runtimes::Inline(2), 6).await;
+    let east = Cluster::start_with("east", Arc::new(Os::default()), &Runtimes::Inline(2), 6).await;
     let exports = ["a", "b", "c", "d"].map(|name| export(&format!("default/{name}"), &[address]));
     for export in &exports[..3] {
         east.offer(export, &[]);
@@ -379,8 +379,8 @@ async fn listeners_share_half_of_the_open_files_and_the_rest_is_told() {
 async fn on_threads_a_connection_moves_to_the_shard_of_its_lane() {
     let (mut application, address) = application();
     let runtimes = Runtimes::Threads(2);
-    let mut east = Cluster::start_with("east", Arc::new(Os), &runtimes, 1_024).await;
-    let mut west = Cluster::start_with("west", Arc::new(Os), &runtimes, 1_024).await;
+    let mut east = Cluster::start_with("east", Arc::new(Os::default()), &runtimes, 1_024).await;
+    let mut west = Cluster::start_with("west", Arc::new(Os::default()), &runtimes, 1_024).await;
     east.join(&mut west).await;
     let export = export("default/web", &[address]);
     west.offer(&export, &[&east]);
@@ -404,7 +404,8 @@ async fn as_many_connections_are_carried_as_were_configured() {
     let (mut application, address) = application();
     let mut east = Cluster::start("east").await;
     let limits = ProxyLimits { connections: 1, ..ProxyLimits::default() };
-    let mut west = Cluster::start_within("west", (Arc::new(Os), &Runtimes::Inline(2)), 1_024, limits).await;
+    let mut west =
+        Cluster::start_within("west", (Arc::new(Os::default()), &Runtimes::Inline(2)), 1_024, limits).await;
     east.join(&mut west).await;
     let export = export("default/web", &[address]);
     west.offer(&export, &[&east]);
@@ -435,7 +436,7 @@ async fn shutting_down_lets_what_is_open_finish() {
     let listened = east.binding(&export, BindingState::Listening).await;
     let drained = async {
         soon(async {
-            while let Ok(visitor) = Os.tcp_connect(listened, SOON).await {
+            while let Ok(visitor) = Os::default().tcp_connect(listened, SOON).await {
                 // Ended in peace it would wait for an answer of the application, which has none.
                 visitor.reset_on_close().expect("a socket option");
                 tokio::task::yield_now().await;

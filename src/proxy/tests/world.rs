@@ -50,26 +50,26 @@ pub(super) struct Unprivileged;
 
 impl Net for Unprivileged {
     fn quic_group(&self, addr: SocketAddr, shards: usize) -> io::Result<Vec<Box<dyn QuicSocket>>> {
-        Os.quic_group(addr, shards)
+        Os::default().quic_group(addr, shards)
     }
     fn quic_dial(&self, local: IpAddr) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        Os.quic_dial(local)
+        Os::default().quic_dial(local)
     }
     fn tcp_listen(&self, addr: SocketAddr, listeners: usize) -> io::Result<Vec<Box<dyn TcpListen>>> {
         if addr.port() < 1_024 {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
-        Os.tcp_listen(addr, listeners)
+        Os::default().tcp_listen(addr, listeners)
     }
     fn tcp_connect(
         &self,
         addr: SocketAddr,
         timeout: Duration,
     ) -> BoxFuture<'static, io::Result<Box<dyn Stream>>> {
-        Os.tcp_connect(addr, timeout)
+        Os::default().tcp_connect(addr, timeout)
     }
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
-        Os.resolve(host, port)
+        Os::default().resolve(host, port)
     }
 }
 
@@ -111,7 +111,7 @@ pub(super) enum Runtimes {
 
 impl Cluster {
     pub(super) async fn start(name: &str) -> Self {
-        Self::start_with(name, Arc::new(Os), &Runtimes::Inline(2), 1_024).await
+        Self::start_with(name, Arc::new(Os::default()), &Runtimes::Inline(2), 1_024).await
     }
 
     pub(super) async fn start_with(
@@ -290,7 +290,7 @@ impl Cluster {
     /// A client's connection to the import.
     pub(super) async fn call(&self, export: &Export) -> Box<dyn Stream> {
         let address = self.binding(export, BindingState::Listening).await;
-        Os.tcp_connect(address, SOON).await.expect("connected")
+        Os::default().tcp_connect(address, SOON).await.expect("connected")
     }
 
     /// Ends every lane, as a gateway that dies would. Nobody settles those that are dialled anew.
@@ -323,7 +323,7 @@ pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// A listener of an application, and where it is.
 pub(super) fn application() -> (Box<dyn TcpListen>, SocketAddr) {
-    let listener = Os.tcp_listen((Ipv4Addr::LOCALHOST, 0).into(), 1).expect("bound").remove(0);
+    let listener = Os::default().tcp_listen((Ipv4Addr::LOCALHOST, 0).into(), 1).expect("bound").remove(0);
     let address = listener.local_addr().expect("bound");
     (listener, address)
 }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 fn world() -> World {
-    World { clock: Clock::system(), net: Arc::new(Os), tasks: Tasks::new(Shutdown::new()) }
+    World { clock: Clock::system(), net: Arc::new(Os::default()), tasks: Tasks::new(Shutdown::new()) }
 }
 
 fn at(begun: Instant, ms: u64) -> Instant {

@@ -78,7 +78,7 @@ pub(super) async fn gateway_within(cluster: &str, own: PeerLimits) -> Gateway {
     let wall: WallClock = Arc::new(move || there.wall());
     let tls = Tls::new(trust.clone(), svid.clone(), wall.clone());
     let tasks = Tasks::new(Shutdown::new());
-    let net: Arc<dyn Net> = Arc::new(Os);
+    let net: Arc<dyn Net> = Arc::new(Os::default());
     let (joins, arrived) = mpsc::channel(limits::JOINS_IN_FLIGHT_MAX);
     let parts = Parts {
         keys: QuicKeys::new(&clock.random_bytes::<QUIC_KEYS_BYTES>()),

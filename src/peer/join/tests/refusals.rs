@@ -234,7 +234,7 @@ async fn an_address_nobody_answers_at_is_named() {
     let text = east.token(TokenTerms::default()).await;
     let mut token = Token::parse(&text).expect("whole");
     // Held, so that nobody else takes the port, and never read.
-    let socket = Os.quic_group(([127, 0, 0, 1], 0).into(), 1).expect("bound").remove(0);
+    let socket = Os::default().quic_group(([127, 0, 0, 1], 0).into(), 1).expect("bound").remove(0);
     let dead = socket.local_addr().expect("bound").to_string();
     token.addresses = vec![dead.clone()];
     let text = token.encode().expect("within bounds");
