@@ -13,7 +13,11 @@ use super::{
 
 /// Rounds beside a queue that is not ours until we fill it too.
 const CROWDED_ROUNDS: u32 = 6;
-/// Pause between two looks whether the competitor is gone, and the longest.
+/// Pause before the first look whether there is a competitor at all: what looked like one may have been a host
+/// that stood still for six rounds.
+const FIRST_LOOK_AFTER: Duration = Duration::from_millis(2_500);
+/// Pause between two looks whether the competitor is gone, and the longest. It doubles up to the first as looks
+/// show one.
 pub(super) const LOOK_AFTER: Duration = Duration::from_secs(10);
 const LOOK_AFTER_MAX: Duration = Duration::from_secs(40);
 /// For this long after a stay among competitors, less than this share of the window means that they are back.
@@ -21,7 +25,8 @@ const COMPETITOR_REMEMBERED: Duration = Duration::from_secs(30);
 const PUSHED_ASIDE_AGAIN: f64 = 0.75;
 /// The same where none was seen: other flows of ours may take more than half without being competitors.
 const PUSHED_ASIDE: f64 = 0.35;
-/// How much of the window is left during the look.
+/// How much of the window is left during the look at most. In a queue longer than the path less is: as much as
+/// the path holds at the rate of now, or the look would see our own queue and take it for a competitor's.
 const LOOKING: f64 = 0.5;
 
 /// A pause in which less is sent, to see the path without our queue.
@@ -56,7 +61,9 @@ impl Congestion {
             self.pushed = self.window;
         }
         let least = if again.is_some() { PUSHED_ASIDE_AGAIN } else { PUSHED_ASIDE };
-        if self.window < self.pushed * least && queue > target * 1.5 {
+        // Whether the way became longer is found out first: there less is carried too.
+        let in_question = self.crowd.is_some() && again.is_none();
+        if !in_question && self.window < self.pushed * least && queue > target * 1.5 {
             self.compete(now, again.map_or(self.pushed, |(_, before)| before));
             return true;
         }
@@ -94,7 +101,8 @@ impl Congestion {
             .competed
             .is_some_and(|(ended, _)| now.saturating_duration_since(ended) < COMPETITOR_REMEMBERED);
         self.look_after = if again { (self.look_after * 2).min(LOOK_AFTER_MAX) } else { LOOK_AFTER };
-        self.look_at = now + self.look_after;
+        self.look_at = now + if again { self.look_after } else { FIRST_LOOK_AFTER };
+        self.looked_after = self.look_at.saturating_duration_since(now);
         // The first time it takes its place as any new flow would.
         self.kick = !again;
         self.window = window;
@@ -115,7 +123,8 @@ impl Congestion {
             self.quiet = 0;
         } else if now >= self.look_at {
             let settled = now + Duration::from_secs_f64(closed.low);
-            self.lull = Some(Lull { window: self.window * LOOKING, shows_from: settled, low: f64::MAX });
+            let window = self.window * (base / closed.low).min(LOOKING);
+            self.lull = Some(Lull { window, shows_from: settled, low: f64::MAX });
         }
     }
 
@@ -133,7 +142,8 @@ impl Congestion {
             self.base.touch(now);
             return;
         }
-        self.look_at = now + self.look_after;
+        self.looked_after = (self.looked_after * 2).min(self.look_after);
+        self.look_at = now + self.looked_after;
         if lull.low - base < (1.5 * self.target(base)).max(base / 16.0) {
             self.competed = Some((now, self.window));
             self.window = lull.window;

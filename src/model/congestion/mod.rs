@@ -120,6 +120,8 @@ pub struct Congestion {
     kick: bool,
     look_at: Instant,
     look_after: Duration,
+    /// The pause before the look that comes, which grows to `look_after`.
+    looked_after: Duration,
     /// The last stay among competitors: when it ended, with what window.
     competed: Option<(Instant, f64)>,
 }
@@ -148,6 +150,7 @@ impl Congestion {
             kick: false,
             look_at: now,
             look_after: LOOK_AFTER,
+            looked_after: LOOK_AFTER,
             competed: None,
         }
     }

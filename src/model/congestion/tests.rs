@@ -113,6 +113,35 @@ fn a_queue_that_stays_whatever_we_send_makes_it_compete() {
     assert_eq!(path.control.phase(), Phase::Cubic);
 }
 
+/// Rounds over a path of 10 Mbit/s with room for a queue of a second, which drops what is more, for `lasts`.
+fn alone_in_a_long_queue(path: &mut Path, lasts: Duration) {
+    let (rate, base, room) = (1.25e6, 0.04, 1.0);
+    let until = path.now + lasts;
+    while path.now < until {
+        let window = path.control.window() as f64;
+        let queue = (window / rate - base).clamp(0.0, room);
+        let lost = (1.0 - rate * (base + room) / window).max(0.0) * 100.0;
+        path.round(Duration::from_secs_f64(base + queue), 1.0, lost.ceil() as usize);
+    }
+}
+
+#[test]
+fn who_competes_with_nobody_in_a_long_queue_finds_out_within_seconds() {
+    let mut path = Path::new();
+    alone_in_a_long_queue(&mut path, Duration::from_secs(5));
+    assert_eq!(path.control.phase(), Phase::Delay);
+    for number in 0..20 {
+        // The host stood still: late answers, whatever was sent.
+        path.round(Duration::from_millis(60 + number % 10), 1.0, 0);
+    }
+    assert_eq!(path.control.phase(), Phase::Cubic);
+    alone_in_a_long_queue(&mut path, Duration::from_secs(5));
+    assert_eq!(path.control.phase(), Phase::Delay);
+    alone_in_a_long_queue(&mut path, Duration::from_secs(3));
+    let window = path.control.window() as f64;
+    assert!(window < 1.25e6 * 0.04 * 1.5, "window {window}");
+}
+
 #[test]
 fn a_longer_way_is_not_taken_for_a_competitor() {
     let mut path = Path::new();
