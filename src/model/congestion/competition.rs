@@ -123,7 +123,7 @@ impl Congestion {
             self.quiet = 0;
         } else if now >= self.look_at {
             let settled = now + Duration::from_secs_f64(closed.low);
-            let window = self.window * (base / closed.low).min(LOOKING);
+            let window = (self.round.rate() * base).min(self.window * LOOKING);
             self.lull = Some(Lull { window, shows_from: settled, low: f64::MAX });
         }
     }

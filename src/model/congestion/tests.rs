@@ -135,6 +135,7 @@ fn who_competes_with_nobody_in_a_long_queue_finds_out_within_seconds() {
         path.round(Duration::from_millis(60 + number % 10), 1.0, 0);
     }
     assert_eq!(path.control.phase(), Phase::Cubic);
+    // A look is due after 2.5 s, and begins and ends with a round of a second.
     alone_in_a_long_queue(&mut path, Duration::from_secs(5));
     assert_eq!(path.control.phase(), Phase::Delay);
     alone_in_a_long_queue(&mut path, Duration::from_secs(3));
