@@ -144,10 +144,15 @@ impl Ledger {
         lock(&self.0.outliers).unhealthy(now).map(|(key, standing)| (key.clone(), standing)).collect()
     }
 
-    /// Whether a connection may go to an endpoint of ours.
-    #[must_use]
-    pub fn endpoint_admits(&self, key: &EndpointKey) -> Admission {
-        lock(&self.0.endpoints).admits(key, self.now())
+    /// Puts endpoints of a port of an export of ours in the order of trying them, see [`Outliers::line_up`].
+    pub fn line_up(
+        &self,
+        (service, port): (&ServiceName, u16),
+        endpoints: &mut Vec<SocketAddr>,
+        unready: impl Fn(&SocketAddr) -> bool,
+    ) {
+        let key = |endpoint: &SocketAddr| (service.clone(), port, *endpoint);
+        lock(&self.0.endpoints).line_up(endpoints, key, unready, self.now());
     }
 
     /// Takes the outcome of one connect to an endpoint of ours. Peers are not told: they see the service.

@@ -128,6 +128,8 @@ pub const FAILBACK_STEPS: u32 = 4;
 pub const EJECT_AFTER_CONNECT_FAILURES: u32 = 3;
 /// Failures of the application in a row that eject an endpoint (Envoy).
 pub const EJECT_AFTER_APP_FAILURES: u32 = 5;
+/// An endpoint that reset a connection is tried after others for this long.
+pub const AVOIDED_AFTER_CUT: Duration = Duration::from_secs(1);
 /// The first ejection; each further one is twice as long.
 pub const EJECTION_MIN: Duration = Duration::from_secs(1);
 /// The longest ejection.

@@ -12,7 +12,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::tcp::Tcp;
+use super::{
+    pump::{Carried, Side},
+    tcp::Tcp,
+};
 use crate::{
     clock::Clock,
     ledger::{EndpointKey, Ledger},
@@ -21,7 +24,7 @@ use crate::{
         code::Code,
         limits::{CONNECT_TIMEOUT, OPEN_TIMEOUT},
         open::Origin,
-        outlier::{Admission, Outcome},
+        outlier::Outcome,
         state::Unready,
     },
     net::Net,
@@ -70,6 +73,17 @@ pub(super) struct Trial {
 impl Trial {
     pub(super) fn new(ledger: Ledger, key: EndpointKey) -> Self {
         Self { ledger, key, done: false }
+    }
+
+    /// Says how a connection ended that was carried between its endpoint, on that side, and a client.
+    pub(super) fn ended(&mut self, carried: &Carried, endpoint: Side) {
+        let outcome = match carried.cut_by {
+            Some(side) if side == endpoint => Outcome::Cut,
+            None if carried.whole => Outcome::Whole,
+            _ => return,
+        };
+        self.done |= outcome == Outcome::Cut;
+        self.ledger.observe_endpoint(&self.key, outcome);
     }
 
     /// Only the first word counts.
@@ -157,7 +171,7 @@ impl Endpoints {
         port.into_iter().flat_map(|port| port.to.iter()).copied().filter(fits)
     }
 
-    /// The endpoints in the order of trying: in turn, those that may not be used now last.
+    /// The endpoints in the order of trying: in turn, those that something speaks against last.
     fn order(&self, export: &Export, wanted: &Wanted) -> Vec<SocketAddr> {
         let mut fit: Vec<SocketAddr> = Self::fitting(export, wanted).collect();
         if fit.len() > 1 {
@@ -167,16 +181,10 @@ impl Endpoints {
             };
             let first = start % fit.len();
             fit.rotate_left(first);
-            // Asking takes the one place of a probation, so only the first that is admitted is asked.
-            let admitted = fit.iter().position(|address| {
-                let key = (export.name.clone(), wanted.port, *address);
-                !matches!(self.ledger.endpoint_admits(&key), Admission::No { .. })
-            });
-            fit.rotate_left(admitted.unwrap_or(0));
-            if let Some(unready) = &wanted.unready {
-                // Stable: the rest of the order stays.
-                fit.sort_by_key(|address| unready.contains(&(wanted.port, *address)));
-            }
+            let unready = |address: &SocketAddr| {
+                wanted.unready.as_ref().is_some_and(|unready| unready.contains(&(wanted.port, *address)))
+            };
+            self.ledger.line_up((&export.name, wanted.port), &mut fit, unready);
         }
         fit
     }

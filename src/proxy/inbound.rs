@@ -25,7 +25,7 @@ use super::{
     allowed::{Allowed, Foothold, Ground},
     endpoints::{Connected, Endpoints, Refusal, Wanted},
     index::ExportIndex,
-    pump,
+    pump::{self, Side},
     young::{self, Caller, Grown},
 };
 use crate::{
@@ -236,7 +236,9 @@ async fn carry(
     (mut writer, reader): (Writer, Reader),
 ) {
     if !export.idempotent {
-        let carried = pump::tcp_and_stream_until(backend.tcp, writer, reader, &foothold.cut).await;
+        let Connected { tcp, mut trial, .. } = backend;
+        let carried = pump::tcp_and_stream_until(tcp, writer, reader, &foothold.cut).await;
+        trial.ended(&carried, Side::First);
         return tracing::trace!(export = %export.name, ?carried, "served");
     }
     let mut caller = Caller::new(reader, &writer);
@@ -244,8 +246,8 @@ async fn carry(
         let grow = pin!(young::grow(&site.endpoints, export, wanted, backend, &mut caller));
         foothold.cut.run_until_cancelled(grow).await
     };
-    let (backend, answer) = match grown {
-        Some(Grown::Carry(backend, answer)) => (backend, answer),
+    let (backend, answer, mut trial) = match grown {
+        Some(Grown::Carry(backend, answer, trial)) => (backend, answer, trial),
         Some(Grown::Gone) => return,
         Some(Grown::Nobody) => {
             writer.reset(Reset::ConnectionReset);
@@ -258,6 +260,7 @@ async fn carry(
     };
     if answer.is_empty() || writer.write_chunk(answer).await.is_ok() {
         let carried = pump::tcp_and_stream_until(backend, writer, caller.reader, &foothold.cut).await;
+        trial.ended(&carried, Side::First);
         tracing::trace!(export = %export.name, ?carried, "served");
     }
 }

@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt as _, sync::watch};
 
 use super::{
     attempt::{self, Attempt, Judged, PeerWay, Way},
-    endpoints::Wanted,
+    endpoints::{Connected, Trial, Wanted},
     open::{Client, Launch, Opened},
     outbound::{Chosen, Outbound},
     route::{Planned, Route},
@@ -38,7 +38,7 @@ use crate::{
 
 /// A way that has the connection for good.
 pub(super) enum Carried {
-    Local(Tcp),
+    Local(Tcp, Trial),
     Peer(PeerWay),
 }
 
@@ -174,13 +174,14 @@ impl Launcher<'_> {
                 let state = site.state.load_full();
                 let Some(export) = state.exports.get(&self.route.service) else { return Word::Another };
                 if !export.idempotent {
-                    let mut tcp = connected.tcp;
+                    let Connected { mut tcp, trial, .. } = connected;
                     let told = tcp.write_all(&client.first).await.is_ok();
-                    return if told { Word::Carry(Carried::Local(tcp), Bytes::new()) } else { Word::Gone };
+                    let way = Carried::Local(tcp, trial);
+                    return if told { Word::Carry(way, Bytes::new()) } else { Word::Gone };
                 }
                 let wanted = self.wanted(&state);
                 match young::grow(&site.endpoints, export, wanted, connected, client).await {
-                    Grown::Carry(tcp, answer) => Word::Carry(Carried::Local(tcp), answer),
+                    Grown::Carry(tcp, answer, trial) => Word::Carry(Carried::Local(tcp, trial), answer),
                     Grown::Gone => Word::Gone,
                     Grown::Nobody => {
                         self.replaying = true;

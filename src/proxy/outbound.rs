@@ -11,7 +11,7 @@ use super::{
     attempt::PeerWay,
     launcher::{Carried, Launcher, Word},
     open::{Client, NotOpened, open},
-    pump,
+    pump::{self, Side},
     route::{Planned, Planner, Route},
     tcp::Tcp,
 };
@@ -151,8 +151,11 @@ impl Outbound {
         drop(answer);
         match way {
             // Dropped when it is allowed no more, both are reset.
-            Carried::Local(backend) => {
-                let _ = foothold.cut.run_until_cancelled(pump::tcp_and_tcp(tcp, backend)).await;
+            Carried::Local(backend, mut trial) => {
+                let carried = pin!(pump::tcp_and_tcp(tcp, backend));
+                if let Some(carried) = foothold.cut.run_until_cancelled(carried).await {
+                    trial.ended(&carried, Side::Second);
+                }
             }
             Carried::Peer(PeerWay { lane, writer, reader, counted: stream }) => {
                 let cut = self.planner.site.cut.clone();

@@ -43,11 +43,22 @@ pub(super) struct Carried {
     pub(super) back: u64,
     /// Whether both directions ended properly.
     pub(super) whole: bool,
+    /// Which side cut it, if that side had not ended what it had to say.
+    pub(super) cut_by: Option<Side>,
 }
 
-/// A direction was cut; whose fault it was does not matter to what follows.
+/// One of the two between which bytes are carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    /// The TCP connection, of two the first.
+    First,
+    /// The stream, or the second connection.
+    Second,
+}
+
+/// A direction was cut, and by whom.
 #[derive(Debug, PartialEq, Eq)]
-struct Cut;
+struct Cut(Side);
 
 /// Reads what is there, at most `bytes_max`, without holding a buffer while waiting. Empty is the end.
 pub(super) fn poll_read_some(
@@ -63,8 +74,8 @@ pub(super) fn poll_read_some(
     })
 }
 
-async fn read_some(from: &mut (impl AsyncRead + Unpin)) -> Result<Bytes, Cut> {
-    poll_fn(|cx| poll_read_some(from, PUMP_BUFFER_BYTES, cx)).await.map_err(|_| Cut)
+async fn read_some(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+    poll_fn(|cx| poll_read_some(from, PUMP_BUFFER_BYTES, cx)).await
 }
 
 /// Carries between a TCP connection and a stream until both directions have ended or one was cut.
@@ -80,24 +91,28 @@ pub(super) async fn tcp_and_stream_until(
     cut: &CancellationToken,
 ) -> Carried {
     let (mut forth, mut back) = (Forth::default(), Back::default());
-    let forbidden = {
+    let by = {
         // Heard even while the client is silent, so that a far side that went away is noticed.
         let mut stopped = pin!(writer.stopped());
         let carrying = poll_fn(|cx| {
-            let mut cut = forth.poll(&mut tcp, &mut writer, cx) == Poll::Ready(Err(Cut));
-            if !forth.ended && stopped.as_mut().poll(cx).is_ready() {
-                cut = true;
+            if let Poll::Ready(Err(Cut(side))) = forth.poll(&mut tcp, &mut writer, cx) {
+                return Poll::Ready(Some(side));
             }
-            cut = cut || back.poll(&mut reader, &mut tcp, cx) == Poll::Ready(Err(Cut));
-            if cut || forth.ended && back.ended { Poll::Ready(()) } else { Poll::Pending }
+            if !forth.ended && stopped.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Some(Side::Second));
+            }
+            if let Poll::Ready(Err(Cut(side))) = back.poll(&mut reader, &mut tcp, cx) {
+                return Poll::Ready(Some(side));
+            }
+            if forth.ended && back.ended { Poll::Ready(None) } else { Poll::Pending }
         });
-        cut.run_until_cancelled(carrying).await.is_none()
+        cut.run_until_cancelled(carrying).await
     };
-    if forbidden {
+    let Some(by) = by else {
         writer.reset(Reset::Policy);
         reader.stop(Reset::Policy);
-        return Carried { forth: forth.count, back: back.count, whole: false };
-    }
+        return Carried { forth: forth.count, back: back.count, ..Carried::default() };
+    };
     if !forth.ended {
         writer.reset(Reset::ConnectionReset);
     }
@@ -108,7 +123,16 @@ pub(super) async fn tcp_and_stream_until(
         reader.stop(Reset::ConnectionReset);
         drop(tcp);
     }
-    Carried { forth: forth.count, back: back.count, whole: forth.ended && back.ended }
+    let whole = forth.ended && back.ended;
+    Carried { forth: forth.count, back: back.count, whole, cut_by: blamed(by, forth.ended, back.ended) }
+}
+
+/// A side that has ended what it had to say may go as it likes.
+fn blamed(by: Option<Side>, first_ended: bool, second_ended: bool) -> Option<Side> {
+    by.filter(|side| match side {
+        Side::First => !first_ended,
+        Side::Second => !second_ended,
+    })
 }
 
 /// From a TCP connection to a stream.
@@ -124,11 +148,11 @@ impl Forth {
     fn poll(&mut self, from: &mut Tcp, to: &mut Writer, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
         while !self.ended {
             if !self.pending.is_empty() {
-                ready!(to.poll_write(cx, &mut self.pending)).map_err(|_| Cut)?;
+                ready!(to.poll_write(cx, &mut self.pending)).map_err(|_| Cut(Side::Second))?;
                 // What was written belongs to the stream now.
                 self.pending = Bytes::new();
             }
-            let bytes = ready!(poll_read_some(from, PUMP_BUFFER_BYTES, cx)).map_err(|_| Cut)?;
+            let bytes = ready!(poll_read_some(from, PUMP_BUFFER_BYTES, cx)).map_err(|_| Cut(Side::First))?;
             if bytes.is_empty() {
                 to.finish();
                 self.ended = true;
@@ -162,12 +186,12 @@ impl Back {
                 self.pending = Vec::new();
             }
             if self.all_read {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Cut)?;
+                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Cut(Side::First))?;
                 self.ended = true;
                 continue;
             }
             ready!(GATHERED.with_borrow_mut(|gathered| {
-                let count = ready!(from.poll_read_chunks(cx, gathered)).map_err(|_| Cut)?;
+                let count = ready!(from.poll_read_chunks(cx, gathered)).map_err(|_| Cut(Side::Second))?;
                 let chunks = &mut gathered[..count];
                 self.all_read = count == 0;
                 self.count += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
@@ -209,9 +233,9 @@ fn poll_write_all(to: &mut Tcp, chunks: &mut [Bytes], cx: &mut Context<'_>) -> P
                 ready!(Pin::new(&mut *to).poll_write_vectored(cx, &slices[..count]))
             }
         }
-        .map_err(|_| Cut)?;
+        .map_err(|_| Cut(Side::First))?;
         if written == 0 {
-            return Poll::Ready(Err(Cut));
+            return Poll::Ready(Err(Cut(Side::First)));
         }
         for chunk in &mut chunks[at..] {
             let taken = written.min(chunk.len());
@@ -225,9 +249,9 @@ fn poll_write_all(to: &mut Tcp, chunks: &mut [Bytes], cx: &mut Context<'_>) -> P
 pub(super) async fn tcp_and_tcp(first: Tcp, second: Tcp) -> Carried {
     let ((mut from_first, mut to_first), (mut from_second, mut to_second)) = (split(first), split(second));
     let mut carried = Carried::default();
-    let (forth, back) = both(
-        tcp_to_tcp(&mut from_first, &mut to_second, &mut carried.forth),
-        tcp_to_tcp(&mut from_second, &mut to_first, &mut carried.back),
+    let (forth, back, by) = both(
+        tcp_to_tcp((Side::First, &mut from_first), (Side::Second, &mut to_second), &mut carried.forth),
+        tcp_to_tcp((Side::Second, &mut from_second), (Side::First, &mut to_first), &mut carried.back),
     )
     .await;
     let (first, second) = (from_first.unsplit(to_first), from_second.unsplit(to_second));
@@ -237,17 +261,18 @@ pub(super) async fn tcp_and_tcp(first: Tcp, second: Tcp) -> Carried {
         }
     }
     carried.whole = forth && back;
+    carried.cut_by = blamed(by, forth, back);
     carried
 }
 
-/// Runs both directions until both have ended or one is cut, and tells which ended properly.
+/// Runs both directions until both have ended or one is cut, and tells which ended properly, and who cut.
 async fn both(
     forth: impl Future<Output = Result<(), Cut>>,
     back: impl Future<Output = Result<(), Cut>>,
-) -> (bool, bool) {
+) -> (bool, bool, Option<Side>) {
     let (mut forth, mut back) = (pin!(forth), pin!(back));
     let (mut forth_ended, mut back_ended) = (false, false);
-    poll_fn(|cx| {
+    let by = poll_fn(|cx| {
         for (direction, ended) in [
             (forth.as_mut() as Pin<&mut dyn Future<Output = _>>, &mut forth_ended),
             (back.as_mut() as Pin<&mut dyn Future<Output = _>>, &mut back_ended),
@@ -257,23 +282,27 @@ async fn both(
             }
             match direction.poll(cx) {
                 Poll::Ready(Ok(())) => *ended = true,
-                Poll::Ready(Err(Cut)) => return Poll::Ready(()),
+                Poll::Ready(Err(Cut(side))) => return Poll::Ready(Some(side)),
                 Poll::Pending => {}
             }
         }
-        if forth_ended && back_ended { Poll::Ready(()) } else { Poll::Pending }
+        if forth_ended && back_ended { Poll::Ready(None) } else { Poll::Pending }
     })
     .await;
-    (forth_ended, back_ended)
+    (forth_ended, back_ended, by)
 }
 
-async fn tcp_to_tcp(from: &mut ReadHalf<Tcp>, to: &mut WriteHalf<Tcp>, count: &mut u64) -> Result<(), Cut> {
+async fn tcp_to_tcp(
+    (reads, from): (Side, &mut ReadHalf<Tcp>),
+    (writes, to): (Side, &mut WriteHalf<Tcp>),
+    count: &mut u64,
+) -> Result<(), Cut> {
     loop {
-        let bytes = read_some(from).await?;
+        let bytes = read_some(from).await.map_err(|_| Cut(reads))?;
         if bytes.is_empty() {
-            return to.shutdown().await.map_err(|_| Cut);
+            return to.shutdown().await.map_err(|_| Cut(writes));
         }
         *count += bytes.len() as u64;
-        to.write_all(&bytes).await.map_err(|_| Cut)?;
+        to.write_all(&bytes).await.map_err(|_| Cut(writes))?;
     }
 }

@@ -97,7 +97,7 @@ impl Source for Caller {
 /// How a connection is no longer young.
 pub(super) enum Grown {
     /// This endpoint has it, with all that was said; its answer so far goes to the client first.
-    Carry(Tcp, Bytes),
+    Carry(Tcp, Bytes, Trial),
     /// No endpoint here said a word.
     Nobody,
     /// The client went away.
@@ -238,7 +238,7 @@ impl<S: Source> Young<'_, S> {
                 slow.trial.observe(Outcome::Failure(Origin::Timeout));
             }
         }
-        Grown::Carry(held.tcp, answer)
+        Grown::Carry(held.tcp, answer, held.trial)
     }
 
     /// An endpoint went without a word: asks another one, unless the client's end or words forbid it.
@@ -256,7 +256,7 @@ impl<S: Source> Young<'_, S> {
         }
         match word {
             // The end is the answer: whoever carries it meets it again.
-            Word::Ended => Some(Grown::Carry(lost.tcp, Bytes::new())),
+            Word::Ended => Some(Grown::Carry(lost.tcp, Bytes::new(), lost.trial)),
             _ => Some(Grown::Nobody),
         }
     }

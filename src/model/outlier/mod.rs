@@ -15,7 +15,7 @@ use rand::{Rng, RngExt};
 use super::{
     ids::{ClusterId, ServiceName},
     limits::{
-        EJECT_AFTER_APP_FAILURES, EJECT_AFTER_CONNECT_FAILURES, EJECTION_FORGIVEN_AFTER,
+        AVOIDED_AFTER_CUT, EJECT_AFTER_APP_FAILURES, EJECT_AFTER_CONNECT_FAILURES, EJECTION_FORGIVEN_AFTER,
         EJECTION_JITTER_PERCENT, EJECTION_MAX, EJECTION_MIN, OUTLIERS_MAX, PROBATION_PROBE_MAX,
     },
     open::Origin,
@@ -41,6 +41,10 @@ pub enum Outcome {
     Failure(Origin),
     /// Nobody can tell: the client went away before an answer.
     Unknown,
+    /// It had the connection and reset it before it had ended its answer.
+    Cut,
+    /// It ended its answer in peace.
+    Whole,
 }
 
 /// Which counter a failure belongs to; none when it is not the endpoint's fault.
@@ -48,6 +52,7 @@ pub enum Outcome {
 enum Blame {
     Connect,
     App,
+    Cut,
 }
 
 impl Outcome {
@@ -56,9 +61,11 @@ impl Outcome {
         match self {
             Self::Failure(Origin::Refused | Origin::Timeout) => Some(Blame::Connect),
             Self::Failure(Origin::App) => Some(Blame::App),
+            Self::Cut => Some(Blame::Cut),
             Self::Failure(Origin::Gateway | Origin::Policy | Origin::Limit)
             | Self::Success
-            | Self::Unknown => None,
+            | Self::Unknown
+            | Self::Whole => None,
         }
     }
 }
@@ -119,17 +126,24 @@ enum Phase {
 /// then twice as long each time, up to 30 s, less a jitter. Then comes probation: one real request, whose
 /// success heals and whose failure ejects again. Ten healthy seconds forgive one ejection. Every endpoint
 /// may be ejected; what happens then is panic, and `failover`'s matter.
+///
+/// Five connections in a row that it reset after their first word eject it likewise, and one does while an
+/// ejection is not forgiven: a first word proves little of it. And each of them has it avoided for a second, so
+/// that who tries again at once meets another.
 #[derive(Debug, Clone)]
 pub struct Outlier {
     phase: Phase,
     connect_failures: u32,
     app_failures: u32,
+    cuts: u32,
     ejections: u32,
+    cut_at: Option<Instant>,
 }
 
 impl Default for Outlier {
     fn default() -> Self {
-        Self { phase: Phase::Healthy { since: None }, connect_failures: 0, app_failures: 0, ejections: 0 }
+        let phase = Phase::Healthy { since: None };
+        Self { phase, connect_failures: 0, app_failures: 0, cuts: 0, ejections: 0, cut_at: None }
     }
 }
 
@@ -173,15 +187,19 @@ impl Outlier {
     /// Takes one outcome; returns the new standing when it changed. While ejected, outcomes of requests that
     /// began before are ignored.
     pub fn observe(&mut self, outcome: Outcome, now: Instant, rng: &mut impl Rng) -> Option<Standing> {
+        if outcome == Outcome::Cut {
+            self.cut_at = Some(now);
+        }
         match (self.state(now), outcome.blame()) {
             (Standing::Ejected { .. }, _) => None,
             (Standing::Healthy, Some(blame)) => self.count(blame, now, rng),
             (Standing::Healthy, None) => {
-                if outcome == Outcome::Success {
-                    self.connect_failures = 0;
-                    self.app_failures = 0;
-                    self.forgive(now);
+                match outcome {
+                    Outcome::Success => (self.connect_failures, self.app_failures) = (0, 0),
+                    Outcome::Whole => self.cuts = 0,
+                    _ => return None,
                 }
+                self.forgive(now);
                 None
             }
             (Standing::Probation, Some(_)) => Some(self.eject(now, rng)),
@@ -189,6 +207,8 @@ impl Outlier {
                 self.phase = Phase::Healthy { since: Some(now) };
                 Some(Standing::Healthy)
             }
+            // It says nothing of the probe: a connection from before.
+            (Standing::Probation, None) if outcome == Outcome::Whole => None,
             (Standing::Probation, None) => {
                 if let Phase::Out { probe, .. } = &mut self.phase {
                     *probe = None;
@@ -204,13 +224,20 @@ impl Outlier {
         self.ejections
     }
 
+    /// Whether others are to be tried before it: it cut a connection just now.
+    #[must_use]
+    pub fn is_avoided(&self, now: Instant) -> bool {
+        self.cut_at.is_some_and(|at| now.saturating_duration_since(at) < AVOIDED_AFTER_CUT)
+    }
+
     /// Whether nothing about it is worth remembering.
     #[must_use]
     pub fn is_spotless(&self, now: Instant) -> bool {
         let mut later = self.clone();
         later.forgive(now);
         matches!(later.phase, Phase::Healthy { .. })
-            && (later.connect_failures, later.app_failures, later.ejections) == (0, 0, 0)
+            && (later.connect_failures, later.app_failures, later.cuts, later.ejections) == (0, 0, 0, 0)
+            && !later.is_avoided(now)
     }
 
     fn count(&mut self, blame: Blame, now: Instant, rng: &mut impl Rng) -> Option<Standing> {
@@ -226,6 +253,10 @@ impl Outlier {
                 self.app_failures += 1;
                 self.app_failures >= EJECT_AFTER_APP_FAILURES
             }
+            Blame::Cut => {
+                self.cuts += 1;
+                self.cuts >= EJECT_AFTER_APP_FAILURES || self.ejections > 0
+            }
         };
         full.then(|| self.eject(now, rng))
     }
@@ -238,6 +269,7 @@ impl Outlier {
         self.ejections = self.ejections.saturating_add(1);
         self.connect_failures = 0;
         self.app_failures = 0;
+        self.cuts = 0;
         self.phase = Phase::Out { until, probe: None };
         Standing::Ejected { until }
     }
@@ -308,6 +340,40 @@ impl<K: Ord + Clone> Outliers<K> {
             return None;
         }
         self.records.entry(key.clone()).or_default().observe(outcome, now, rng)
+    }
+
+    /// Puts items in the order of trying them; given in the order of their turns. The first is the first in its turn
+    /// that is ready, admitted and not avoided, and if it is on probation its place is taken. The others follow by
+    /// how much speaks against them: avoided, the latest to cut last, on probation, ejected, and those not ready
+    /// last of all.
+    pub fn line_up<T>(
+        &mut self,
+        items: &mut Vec<T>,
+        key: impl Fn(&T) -> K,
+        unready: impl Fn(&T) -> bool,
+        now: Instant,
+    ) {
+        if self.records.is_empty() {
+            return items.sort_by_key(unready);
+        }
+        let lead = items.iter().position(|item| {
+            let avoided = |key: &K| self.records.get(key).is_some_and(|record| record.is_avoided(now));
+            let key = key(item);
+            !unready(item) && !avoided(&key) && !matches!(self.admits(&key, now), Admission::No { .. })
+        });
+        let lead = lead.map(|at| items.remove(at));
+        items.sort_by_cached_key(|item| {
+            let doubt = self.records.get(&key(item)).map_or((0, None), |record| match record.state(now) {
+                Standing::Healthy if record.is_avoided(now) => (1, record.cut_at),
+                Standing::Healthy => (0, None),
+                Standing::Probation => (2, record.cut_at),
+                Standing::Ejected { .. } => (3, record.cut_at),
+            });
+            (unready(item), doubt)
+        });
+        if let Some(lead) = lead {
+            items.insert(0, lead);
+        }
     }
 
     /// Those that are not healthy, for status and `explain`.

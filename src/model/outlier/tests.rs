@@ -133,6 +133,50 @@ fn the_ledger_remembers_only_those_something_speaks_against() {
 }
 
 #[test]
+fn five_cut_connections_in_a_row_eject_and_a_first_word_does_not_end_the_row() {
+    let (mut outlier, mut rng, now) = (Outlier::new(), rng(), instant());
+    for _ in 0..4 {
+        assert_eq!(outlier.observe(Outcome::Success, now, &mut rng), None);
+        assert_eq!(outlier.observe(Outcome::Cut, now, &mut rng), None);
+    }
+    outlier.observe(Outcome::Whole, now, &mut rng);
+    for _ in 0..4 {
+        assert_eq!(
+            outlier.observe(Outcome::Cut, now, &mut rng),
+            None,
+            "one that ended in peace ends the row"
+        );
+    }
+    let Some(Standing::Ejected { until }) = outlier.observe(Outcome::Cut, now, &mut rng) else {
+        panic!("five cuts did not eject");
+    };
+    assert_eq!(outlier.admits(until), Admission::Probe);
+    assert_eq!(outlier.observe(Outcome::Whole, until, &mut rng), None, "of a connection from before");
+    assert_eq!(outlier.observe(Outcome::Success, until, &mut rng), Some(Standing::Healthy));
+    let again = outlier.observe(Outcome::Cut, until, &mut rng);
+    assert!(matches!(again, Some(Standing::Ejected { .. })), "one is enough until it is forgiven");
+}
+
+#[test]
+fn who_cut_a_connection_comes_after_others_for_a_second() {
+    let (mut outliers, mut rng, now) = (Outliers::new(), rng(), instant());
+    outliers.observe(&1, Outcome::Success, now, &mut rng);
+    outliers.observe(&1, Outcome::Cut, now, &mut rng);
+    outliers.observe(&1, Outcome::Success, now, &mut rng);
+    outliers.observe(&1, Outcome::Whole, now, &mut rng);
+    let line = |outliers: &mut Outliers<u8>, at| {
+        let mut line = vec![1, 2, 3];
+        outliers.line_up(&mut line, |key| *key, |_| false, at);
+        line
+    };
+    assert_eq!(line(&mut outliers, now), [2, 3, 1]);
+    assert_eq!(line(&mut outliers, now + AVOIDED_AFTER_CUT), [1, 2, 3]);
+    let mut alone = vec![1];
+    outliers.line_up(&mut alone, |key| *key, |_| false, now);
+    assert_eq!(alone, [1], "better than none");
+}
+
+#[test]
 fn the_ledger_never_outgrows_its_cap() {
     let (mut outliers, mut rng, now) = (Outliers::new(), rng(), instant());
     for key in 0..OUTLIERS_MAX + 10 {
@@ -145,6 +189,8 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         3 => Just(Outcome::Success),
         1 => Just(Outcome::Unknown),
+        1 => Just(Outcome::Whole),
+        2 => Just(Outcome::Cut),
         6 => prop_oneof![
             Just(Origin::Gateway), Just(Origin::Refused), Just(Origin::Timeout),
             Just(Origin::Policy), Just(Origin::Limit), Just(Origin::App),
@@ -153,6 +199,34 @@ fn outcomes() -> impl Strategy<Value = Outcome> {
 }
 
 proptest! {
+    #[test]
+    fn none_that_is_ejected_avoided_or_not_ready_comes_before_one_that_is_none_of_it(
+        history in proptest::collection::vec((0u8..6, outcomes(), 0u64..400), 0..80),
+        unready in proptest::collection::btree_set(0u8..6, 0..6), turn in 0usize..6, seed in any::<u64>(),
+    ) {
+        let (mut outliers, mut rng, mut now) = (Outliers::new(), StdRng::seed_from_u64(seed), instant());
+        for (key, outcome, pause) in history {
+            now += Duration::from_millis(pause);
+            outliers.observe(&key, outcome, now, &mut rng);
+        }
+        let good = |outliers: &Outliers<u8>, key: &u8| {
+            let avoided = outliers.records.get(key).is_some_and(|record| record.is_avoided(now));
+            !unready.contains(key) && !avoided && outliers.state(key, now) == Standing::Healthy
+        };
+        let mut line: Vec<u8> = (0..6).collect();
+        line.rotate_left(turn);
+        let turns = line.clone();
+        outliers.line_up(&mut line, |key| *key, |key| unready.contains(key), now);
+        // Whose turn it is, if it is good or on probation, is the first.
+        let probation = |key: &u8| !unready.contains(key) && outliers.state(key, now) == Standing::Probation;
+        prop_assert!(!good(&outliers, &turns[0]) || line[0] == turns[0]);
+        let after_first = usize::from(probation(&line[0]));
+        let bad = line[after_first..].iter().position(|key| !good(&outliers, key)).unwrap_or(line.len());
+        prop_assert!(!line[after_first..].iter().skip(bad).any(|key| good(&outliers, key)), "{:?}", line);
+        line.sort_unstable();
+        prop_assert_eq!(line, [0, 1, 2, 3, 4, 5]);
+    }
+
     #[test]
     fn admission_and_standing_always_agree(
         steps in proptest::collection::vec((outcomes(), 0u64..4_000), 1..200), seed in any::<u64>(),

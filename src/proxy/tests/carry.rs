@@ -4,7 +4,7 @@ use tokio::io::AsyncWriteExt as _;
 
 use super::{
     super::{
-        pump::{Carried, tcp_and_tcp},
+        pump::{Carried, Side, tcp_and_tcp},
         tcp::Tcp,
     },
     SOON,
@@ -31,7 +31,7 @@ async fn each_direction_ends_on_its_own_and_bytes_are_counted() {
         assert_eq!(read_to_end(&mut client).await.expect("a proper end"), b"a long answer");
     };
     let (carried, ()) = tokio::join!(tcp_and_tcp(Tcp::new(inner), Tcp::new(outer)), talk);
-    assert_eq!(carried, Carried { forth: 8, back: 13, whole: true });
+    assert_eq!(carried, Carried { forth: 8, back: 13, whole: true, cut_by: None });
 }
 
 #[tokio::test]
@@ -46,6 +46,7 @@ async fn a_reset_is_passed_on_and_never_looks_like_an_end() {
         };
         let (carried, error) = tokio::join!(tcp_and_tcp(Tcp::new(inner), Tcp::new(outer)), talk);
         assert_eq!((carried.whole, error.kind()), (false, std::io::ErrorKind::ConnectionReset));
+        assert_eq!(carried.cut_by, Some(if first_resets { Side::First } else { Side::Second }));
     }
 }
 

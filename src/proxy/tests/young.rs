@@ -8,7 +8,7 @@ use super::{
 use crate::{
     clock::Clock,
     model::{catalog::Export, limits::FIRST_WORD_TIMEOUT},
-    net::Stream,
+    net::{Stream, TcpListen},
 };
 
 /// An endpoint that is gone at once, with what it was told; the kernel resets what it had not read.
@@ -51,6 +51,50 @@ async fn an_endpoint_that_dies_before_its_first_word_is_replaced_by_another_of_i
     assert_eq!((east.count("connected"), west.count("served")), (1, 1));
     east.end().await;
     west.end().await;
+}
+
+/// Which of two endpoints a client is served by, and its connection there.
+async fn served_by(
+    first: &mut Box<dyn TcpListen>,
+    second: &mut Box<dyn TcpListen>,
+) -> (bool, Box<dyn Stream>) {
+    tokio::select! {
+        biased;
+        served = accept(first) => (true, served),
+        served = accept(second) => (false, served),
+    }
+}
+
+#[tokio::test]
+async fn who_tries_again_after_a_cut_answer_meets_another_endpoint() {
+    for (idempotent, near) in [(true, false), (false, false), (true, true), (false, true)] {
+        let ((mut first, one), (mut second, two)) = (application(), application());
+        let (east, west, mut export) = pair(&[one, two]).await;
+        export.idempotent = idempotent;
+        west.offer(&export, &[&east]);
+        // The same of a client that is served by its own cluster.
+        let caller = if near { &west } else { &east };
+        for round in 0..8 {
+            let mut client = caller.call(&export).await;
+            write(&mut client, b"question").await;
+            let (by_first, mut served) = served_by(&mut first, &mut second).await;
+            assert_eq!(read(&mut served, 8).await, b"question");
+            write(&mut served, b"half an ").await;
+            assert_eq!(read(&mut client, 8).await, b"half an ");
+            die(served);
+            read_to_end(&mut client).await.expect_err("an answer was cut");
+            let mut client = caller.call(&export).await;
+            write(&mut client, b"again").await;
+            let (again_by_first, mut served) = served_by(&mut first, &mut second).await;
+            assert_eq!(read(&mut served, 5).await, b"again");
+            assert_ne!(again_by_first, by_first, "round {round}, idempotent {idempotent}, near {near}");
+            // Without a word it would be replaced.
+            write(&mut served, b"whole").await;
+            assert_eq!(read(&mut client, 5).await, b"whole");
+        }
+        east.end().await;
+        west.end().await;
+    }
 }
 
 #[tokio::test]
