@@ -353,16 +353,42 @@ fn picks_follow_the_shares_within_a_percent_over_a_hundred_thousand_draws() {
         cluster("z", &[("eu/d", 5, 5)]),
     ]);
     world.band("x", 10).band("y", 10).band("z", 10);
-    let (plan, mut rng) = (world.plan(), StdRng::seed_from_u64(11));
-    let mut drawn = BTreeMap::<String, u32>::new();
-    for _ in 0..100_000 {
-        *drawn.entry(name(&plan.pick(&NoLoads, &mut rng).next().unwrap())).or_default() += 1;
+    let draws_follow = |world: &World, exact: &[(&str, f64)]| {
+        let (plan, mut rng) = (world.plan(), StdRng::seed_from_u64(11));
+        let mut drawn = BTreeMap::<String, u32>::new();
+        for _ in 0..100_000 {
+            *drawn.entry(name(&plan.pick(&NoLoads, &mut rng).next().unwrap())).or_default() += 1;
+        }
+        for (name, percent) in exact {
+            let got = f64::from(drawn[*name]) / 1_000.0;
+            assert!((got - percent).abs() < 1.0, "{name}: {got} % instead of {percent} %");
+        }
+    };
+    draws_follow(&world, &[("east", 70.0), ("x", 30.0 / 8.0), ("y", 60.0 / 8.0), ("z", 150.0 / 8.0)]);
+    world.policy.weights = BTreeMap::from([(id("x"), 1), (id("y"), 2), (id("z"), 5), (id("east"), 0)]);
+    draws_follow(&world, &[("x", 12.5), ("y", 25.0), ("z", 62.5)]);
+}
+
+#[test]
+fn a_cluster_that_flaps_faster_than_the_hold_gets_nothing_back_and_nothing_swings() {
+    let mut world = World::of(&[cluster("east", &[("eu/a", 2, 2)]), cluster("west", &[("eu/b", 2, 2)])]);
+    let (mut returns, mut leaders, start) = (Returns::new(), Vec::new(), world.now);
+    // Two seconds there and two away for a minute, then there for good.
+    for tick in 0..700u32 {
+        world.now = start + Duration::from_millis(100) * tick;
+        let able = tick >= 600 || tick / 20 % 2 == 0;
+        world.ready("east", if able { 2 } else { 0 });
+        returns.observe(&id("east"), able, world.now);
+        world.health.returned =
+            returns.returned(&id("east")).map(|at| (id("east"), at)).into_iter().collect();
+        leaders.push(world.order(u64::from(tick)).remove(0));
     }
-    let exact = [("east", 70.0), ("x", 30.0 / 8.0), ("y", 60.0 / 8.0), ("z", 150.0 / 8.0)];
-    for (name, percent) in exact {
-        let got = f64::from(drawn[name]) / 1_000.0;
-        assert!((got - percent).abs() < 1.0, "{name}: {got} % instead of {percent} %");
-    }
+    assert!(leaders[..20].iter().all(|leader| leader == "east"));
+    assert!(
+        leaders[20..625].iter().all(|leader| leader == "west"),
+        "away once, it is not back before it stays"
+    );
+    assert!(leaders[650..].iter().all(|leader| leader == "east"), "and then wholly, after the hold");
 }
 
 fn worlds() -> impl Strategy<Value = World> {
