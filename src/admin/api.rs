@@ -265,6 +265,9 @@ pub struct Explanation {
     pub virtual_ip: Option<String>,
     /// Where a new connection to each port would go.
     pub ports: Vec<PortExplanation>,
+    /// What this gateway's retry budget refused, and when last; absent when nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retries: Option<String>,
 }
 
 /// The candidates of one port.
@@ -274,6 +277,18 @@ pub struct PortExplanation {
     pub port: PortStatus,
     /// Every cluster that was considered, best first.
     pub considered: Vec<CandidateStatus>,
+    /// This cluster's own endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoints: Vec<EndpointStatus>,
+}
+
+/// One endpoint of this cluster, as this gateway thinks of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct EndpointStatus {
+    /// Where it is.
+    pub address: std::net::SocketAddr,
+    /// `ready`, or what speaks against it.
+    pub state: String,
 }
 
 /// One cluster that was considered, and what was decided of it.

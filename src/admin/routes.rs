@@ -146,8 +146,15 @@ async fn show_explanation(State(parts): Shared, uri: Uri) -> Result<Json<Explana
         let message = format!("no cluster exports {name}, as far as this gateway knows");
         Problem::new(Code::NO_SUCH_NAME, message)
     })?;
+    let now = parts.clock.now();
+    let refused = parts.ledger.retries_refused().into_iter().find(|(service, _)| *service == name);
+    let retries = refused.map(|(_, refused)| {
+        let ago = now.saturating_duration_since(refused.at).as_secs();
+        format!("the retry budget refused {} retries, the last one {ago} s ago", refused.times)
+    });
     Ok(Json(Explanation {
         schema: schema("explain"),
+        retries,
         dns_name: zone.zone().service(&name).to_string(),
         virtual_ip: services::virtual_ip(import, &state),
         name,

@@ -1,6 +1,6 @@
 //! What the admin API reads and asks for, made of the parts: the only place where siblings meet.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
@@ -9,17 +9,19 @@ use crate::{
     admin::{
         self, About,
         api::{
-            Addresses, CandidateStatus, JoinStep, JoinWish, NewToken, PortExplanation, PortStatus, TokenWish,
-            schema,
+            Addresses, CandidateStatus, EndpointStatus, JoinStep, JoinWish, NewToken, PortExplanation,
+            PortStatus, TokenWish, schema,
         },
     },
     kubernetes::Kubernetes,
     metrics::Metrics,
     model::{
+        catalog::{ExportPort, Protocol},
         code::Problem,
         failover::Considered,
-        ids::{ClusterId, Timestamp},
+        ids::{ClusterId, ServiceName, Timestamp},
         limits,
+        outlier::Standing,
         peering::Verb,
         token::record::TokenTerms,
         virtual_ip::BindingState,
@@ -58,7 +60,7 @@ pub(super) fn parts(
         zone: Arc::new(move || zone.zone()),
         explain: Arc::new(move |name| {
             let explained = explain.proxy.explain(name)?;
-            Some(explained.iter().map(|port| explanation(&explain, port)).collect())
+            Some(explained.iter().map(|port| explanation(&explain, name, port)).collect())
         }),
         peers: Arc::new(Figures(core.peers.clone())),
         issue_token: Arc::new(move |wish| {
@@ -173,7 +175,7 @@ pub(super) async fn issue_token(core: &Core, wish: TokenWish) -> Result<NewToken
     })
 }
 
-fn explanation(core: &Core, explained: &Explained) -> PortExplanation {
+fn explanation(core: &Core, service: &ServiceName, explained: &Explained) -> PortExplanation {
     let port = &explained.port.port;
     let (bound_port, state) = match &explained.binding {
         Some(binding) => (Some(binding.bound_port), binding_words(binding.state)),
@@ -188,7 +190,34 @@ fn explanation(core: &Core, explained: &Explained) -> PortExplanation {
             state,
         },
         considered: explained.considered.iter().map(|considered| candidate(core, considered)).collect(),
+        endpoints: endpoints(core, service, port.number),
     }
+}
+
+/// The endpoints of this cluster behind a port, and what speaks against them.
+fn endpoints(core: &Core, service: &ServiceName, number: u16) -> Vec<EndpointStatus> {
+    let (state, now) = (core.store.state(), core.clock.now());
+    let unready = state.unready.get(service);
+    let port = state.exports.get(service).and_then(|export| {
+        let serves = |port: &&ExportPort| port.port.protocol == Protocol::Tcp && port.port.number == number;
+        export.ports.iter().find(serves)
+    });
+    let told = |address: &SocketAddr| {
+        let (standing, avoided) = core.ledger.endpoint_standing(&(service.clone(), number, *address));
+        let fails_checks = unready.is_some_and(|unready| unready.contains(&(number, *address)));
+        let state = match standing {
+            _ if fails_checks => "not ready: its check fails, or Kubernetes says so".to_owned(),
+            Standing::Ejected { until } => {
+                let left = until.saturating_duration_since(now).as_millis();
+                format!("left out for {left} ms more: connections to it failed again and again")
+            }
+            Standing::Probation => "on probation: the next connection decides".to_owned(),
+            Standing::Healthy if avoided => "tried last: it reset a connection just now".to_owned(),
+            Standing::Healthy => "ready".to_owned(),
+        };
+        EndpointStatus { address: *address, state }
+    };
+    port.map(|port| port.to.iter().map(told).collect()).unwrap_or_default()
 }
 
 fn binding_words(state: BindingState) -> String {

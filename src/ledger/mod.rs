@@ -32,6 +32,7 @@ use crate::{
         failover::{Loads, Returns, Target},
         ids::{ClusterId, ServiceName},
         outlier::{Admission, Outcome, OutlierKey, Outliers, Standing},
+        retry::{Refusals, Retry, RetryBudgets},
         virtual_ip::Binding,
     },
 };
@@ -54,6 +55,7 @@ struct Inner {
     outliers: Mutex<Outliers<OutlierKey>>,
     endpoints: Mutex<Outliers<EndpointKey>>,
     returns: Mutex<Returns<OutlierKey>>,
+    retries: Mutex<RetryBudgets>,
     bands: Mutex<BTreeMap<ClusterId, Bands>>,
     near: ArcSwap<BTreeMap<ClusterId, Band>>,
     loads: Mutex<BTreeMap<Target, Load>>,
@@ -77,6 +79,7 @@ impl Ledger {
             outliers: Mutex::default(),
             endpoints: Mutex::default(),
             returns: Mutex::default(),
+            retries: Mutex::default(),
             bands: Mutex::default(),
             near: ArcSwap::default(),
             loads: Mutex::default(),
@@ -166,6 +169,14 @@ impl Ledger {
         change
     }
 
+    /// What is thought of an endpoint of ours, and whether others come first because it cut a connection just now.
+    #[must_use]
+    pub fn endpoint_standing(&self, key: &EndpointKey) -> (Standing, bool) {
+        let now = self.now();
+        let endpoints = lock(&self.0.endpoints);
+        (endpoints.state(key, now), endpoints.is_avoided(key, now))
+    }
+
     /// The endpoints of ours that are ejected or on probation.
     #[must_use]
     pub fn unhealthy_endpoints(&self) -> Vec<(EndpointKey, Standing)> {
@@ -178,6 +189,34 @@ impl Ledger {
         lock(&self.0.outliers).retain(|key| key.service != *service);
         lock(&self.0.endpoints).retain(|key| key.0 != *service);
         lock(&self.0.returns).retain(|key| key.service != *service);
+        lock(&self.0.retries).forget(service);
+    }
+
+    // --- what may be sent again ---
+
+    /// Counts a connection to a service, which pays for what may be sent again.
+    pub fn request(&self, service: &ServiceName) {
+        lock(&self.0.retries).request(service, self.now());
+    }
+
+    /// Whether a connection's bytes may be sent again, while the first try may still be served or after an endpoint
+    /// failed it; what is allowed is counted.
+    #[must_use]
+    pub fn may_retry(&self, service: &ServiceName) -> bool {
+        let retry = lock(&self.0.retries).retry(service, self.now());
+        if retry == (Retry::Refused { tell: true }) {
+            self.note(
+                "retry",
+                format!("{service}: the retry budget is used up, nothing is sent twice for now"),
+            );
+        }
+        retry == Retry::Paid
+    }
+
+    /// What was not sent again, by service.
+    #[must_use]
+    pub fn retries_refused(&self) -> Vec<(ServiceName, Refusals)> {
+        lock(&self.0.retries).refused().map(|(service, refused)| (service.clone(), refused)).collect()
     }
 
     // --- what came back ---

@@ -71,6 +71,11 @@ pub(super) struct Connection {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(super) struct Service {
+    pub(super) service: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub(super) struct Query {
     pub(super) r#type: &'static str,
     pub(super) rcode: &'static str,

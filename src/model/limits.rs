@@ -340,6 +340,19 @@ pub const CANDIDATES_TRIED_MAX: usize = 8;
 pub const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// PTOs until an unanswered open is hedged.
 pub const HEDGE_PTOS: u32 = 2;
+/// Share of a service's requests that may be sent again while the first try may still be served, or after an
+/// endpoint failed it (Finagle, Linkerd).
+pub const RETRY_PERCENT: u32 = 20;
+/// And so many a second on top, so that a service that is asked seldom may be asked again at all.
+pub const RETRY_FLOOR_PER_SECOND: u32 = 10;
+/// The requests of so many slots are looked back on.
+pub const RETRY_SLOTS: usize = 10;
+/// Length of one of them.
+pub const RETRY_SLOT: Duration = Duration::from_secs(1);
+/// Services with a retry budget; for those beyond it nothing is paid.
+pub const RETRY_BUDGETS_MAX: usize = 16_384;
+/// That a service's budget is used up is told to people no more often than this.
+pub const RETRY_TOLD_INTERVAL: Duration = Duration::from_secs(60);
 /// Buffer of one direction of a pump while bytes are there.
 pub const PUMP_BUFFER_BYTES: usize = 64 * 1024;
 /// Proxied connections of one gateway.

@@ -23,6 +23,7 @@ pub mod peering;
 pub mod policy;
 pub mod reach;
 pub mod replication;
+pub mod retry;
 pub mod rotation;
 pub mod session;
 pub mod state;

@@ -120,6 +120,8 @@ pub(super) struct Attempt {
     pub(super) road: Option<Arc<dyn Road>>,
     /// The ending, once it is known and is not a connection.
     pub(super) over: Option<OpenState>,
+    /// The retry budget refused to race it.
+    pub(super) over_budget: bool,
     /// Waits for the lane to be suspect; gone once it was.
     pub(super) suspect: Option<BoxFuture<'static, ()>>,
     pub(super) ending: BoxFuture<'static, Ending>,

@@ -119,6 +119,11 @@ impl Endpoints {
         self.clock.now()
     }
 
+    /// Whether the retry budget lets bytes be told to another endpoint.
+    pub(super) fn may_retry(&self, export: &Export) -> bool {
+        self.ledger.may_retry(&export.name)
+    }
+
     /// Whether there is an endpoint to try.
     pub(super) fn has(&self, export: &Export, wanted: &Wanted) -> bool {
         Self::fitting(export, wanted).next().is_some()

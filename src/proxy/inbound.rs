@@ -187,6 +187,9 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
         Ok(granted) => granted,
         Err(refused) => return refuse(&mut writer, refused).await,
     };
+    if !header.replay {
+        site.ledger.request(&export.name);
+    }
     let wanted = Wanted {
         port: u16::try_from(header.port).unwrap_or(0),
         hostname: header.hostname,

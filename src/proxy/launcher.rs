@@ -48,6 +48,8 @@ pub(super) enum Word {
     Carry(Carried, Bytes),
     /// It went without a word, and the same bytes may be sent another way.
     Another,
+    /// It went without a word, and the retry budget is used up.
+    OverBudget,
     /// The client went away.
     Gone,
 }
@@ -127,6 +129,10 @@ impl Launch for Launcher<'_> {
         None
     }
 
+    fn may_hedge(&mut self) -> bool {
+        self.may_retry()
+    }
+
     fn refused(&mut self, target: &Target, origin: Origin) {
         // Another gateway has the same endpoints, but troubles and limits of its own.
         if !matches!(origin, Origin::Gateway | Origin::Limit) {
@@ -183,10 +189,7 @@ impl Launcher<'_> {
                 match young::grow(&site.endpoints, export, wanted, connected, client).await {
                     Grown::Carry(tcp, answer, trial) => Word::Carry(Carried::Local(tcp, trial), answer),
                     Grown::Gone => Word::Gone,
-                    Grown::Nobody => {
-                        self.replaying = true;
-                        Word::Another
-                    }
+                    Grown::Nobody => self.another(true),
                 }
             }
             Way::Peer(mut way) => {
@@ -203,16 +206,30 @@ impl Launcher<'_> {
                     PeersWord::Lost => {
                         way.writer.reset(Reset::Superseded);
                         way.reader.stop(Reset::Superseded);
-                        if way.lane.health() == LinkState::Up {
+                        let endpoints_failed = way.lane.health() == LinkState::Up;
+                        if endpoints_failed {
                             // It was not the way: its own endpoints all went, and another gateway has the same.
                             self.chosen.retain(|chosen| chosen.target != target);
                         }
-                        self.replaying = true;
-                        Word::Another
+                        self.another(endpoints_failed)
                     }
                 }
             }
         }
+    }
+
+    /// Goes on another way. Where endpoints have failed that is paid for; a way that died is no reason to fail
+    /// what it carried.
+    fn another(&mut self, endpoints_failed: bool) -> Word {
+        if endpoints_failed && !self.may_retry() {
+            return Word::OverBudget;
+        }
+        self.replaying = true;
+        Word::Another
+    }
+
+    fn may_retry(&self) -> bool {
+        self.ledger().may_retry(&self.route.service)
     }
 
     /// Waits for the first word over a stream; a lane in doubt is left when there is another way.
@@ -321,6 +338,7 @@ impl Launcher<'_> {
             idempotent,
             bytes,
             suspect: lane.clone().map(attempt::suspect),
+            over_budget: false,
             road: lane.map(|lane| -> Arc<dyn attempt::Road> { lane }),
             over: None,
             ending,

@@ -124,6 +124,8 @@ pub(super) trait Launch {
     fn launch(&mut self, first: Bytes, tried: usize, in_flight: usize) -> Option<Attempt>;
     /// Whether there is another candidate.
     fn has_more(&self) -> bool;
+    /// Whether the retry budget lets an attempt that may still be served be raced.
+    fn may_hedge(&mut self) -> bool;
     /// A candidate said no, and this is who failed there: there may be no use in asking it another way.
     fn refused(&mut self, target: &Target, origin: Origin);
     /// Ready when there may be candidates that there were not. Asked only while an attempt is in doubt.
@@ -214,7 +216,8 @@ impl<L: Launch> Race<'_, L> {
                 // Only an ending connects, and it is taken where it comes.
                 Step::Carry => at += 1,
                 // Then asked again, with the other one under way.
-                Step::Hedge => self.next(client),
+                Step::Hedge if self.launcher.may_hedge() => self.next(client),
+                Step::Hedge => self.flying[at].over_budget = true,
                 Step::TryNext => {
                     self.flying.remove(at);
                     self.next(client);
@@ -245,6 +248,7 @@ impl<L: Launch> Race<'_, L> {
             tried: self.tried,
             more_candidates: self.launcher.has_more(),
             other_in_flight: self.flying.len() > 1,
+            over_budget: attempt.over_budget,
         })
     }
 

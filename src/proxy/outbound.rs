@@ -93,6 +93,7 @@ impl Outbound {
             // A server may be the one that speaks first: nobody waits for long.
             let _ = timeout(FIRST_BYTES_WAIT, client.hear()).await;
         }
+        site.ledger.request(&route.service);
         let mut launcher = Launcher::new(self, (&route, &planned), chosen, from);
         let mut counted = Some(permit);
         for _ in 0..=REPLAYS_MAX {
@@ -124,6 +125,10 @@ impl Outbound {
                     return self.pump(way, answer, client, foothold, shard, counted).await;
                 }
                 Some(Word::Another) => {}
+                Some(Word::OverBudget) => {
+                    let said = "the retry budget is used up".to_owned();
+                    return self.failed(&route, from, NotOpened::Reset(ResetReason::Unanswered, said));
+                }
                 Some(Word::Gone) => return self.failed(&route, from, NotOpened::ClientGone),
                 // It is allowed no more: dropped, both are reset.
                 None => return,

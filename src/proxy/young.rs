@@ -3,7 +3,7 @@
 //! As long as that lasts, and its export is `idempotent`, what the client said is kept (at most
 //! [`FIRST_BYTES_MAX`]) and another endpoint may take the place of one that dies or stays silent. A connection
 //! of any other export, one that has been answered, and one whose client has said more or has ended are out of
-//! it: there the client sees what became of its endpoint. Which cluster comes next is `outbound`'s matter.
+//! it: there the client sees what became of its endpoint. Each further endpoint is paid out of the retry budget. Which cluster comes next is `outbound`'s matter.
 
 use std::{
     future::poll_fn,
@@ -280,7 +280,7 @@ impl<S: Source> Young<'_, S> {
         self.again += 1;
         self.wanted.except.push(instead_of);
         let (endpoints, export, wanted) = (self.endpoints, self.export, self.wanted.clone());
-        if endpoints.has(export, &wanted) {
+        if endpoints.has(export, &wanted) && endpoints.may_retry(export) {
             self.next = Some(Box::pin(async move { endpoints.connect(export, &wanted).await }));
         }
     }

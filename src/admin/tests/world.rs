@@ -334,6 +334,7 @@ pub(super) fn row(text: &str, ready: u32, total: u32) -> Row {
 
 fn explained() -> PortExplanation {
     PortExplanation {
+        endpoints: Vec::new(),
         port: PortStatus {
             name: "http".to_owned(),
             protocol: "tcp".to_owned(),

@@ -5,7 +5,7 @@ use super::{
     words::{Plain, dash, round_trip_or_dash},
 };
 use crate::{
-    admin::api::{CandidateStatus, Explanation},
+    admin::api::{CandidateStatus, EndpointStatus, Explanation},
     cli::output::{Style, Tone},
 };
 
@@ -20,8 +20,25 @@ pub(crate) fn explanation(explanation: &Explanation, style: Style) -> String {
             continue;
         }
         text += &candidates(&port.considered, style);
+        text += &endpoints(&port.endpoints, style);
+    }
+    if let Some(retries) = &explanation.retries {
+        text += &format!("\n{} {retries}\n", style.paint(Tone::Fair, "!"));
     }
     text
+}
+
+/// This cluster's own; none of a service that only others have.
+fn endpoints(endpoints: &[EndpointStatus], style: Style) -> String {
+    if endpoints.is_empty() {
+        return String::new();
+    }
+    let mut table = Plain::new(&["ENDPOINT HERE", "STATE"], None, style);
+    for endpoint in endpoints {
+        let tone = if endpoint.state == "ready" { Tone::Good } else { Tone::Bad };
+        table.row(tone, [endpoint.address.to_string(), endpoint.state.clone()]);
+    }
+    format!("\n{}", table.text())
 }
 
 fn candidates(considered: &[CandidateStatus], style: Style) -> String {

@@ -91,6 +91,8 @@ pub struct Attempt {
     pub more_candidates: bool,
     /// Whether another attempt of this open is under way.
     pub other_in_flight: bool,
+    /// Whether the retry budget has refused a hedge of it.
+    pub over_budget: bool,
 }
 
 /// What to do with an attempt.
@@ -178,7 +180,8 @@ pub fn hedge_after(pto: Duration) -> Duration {
 ///
 /// - *unsent* and *refused* go to the next candidate;
 /// - *unanswered* with none of the client's bytes sent, or of an idempotent export: on a suspect link it goes to
-///   the next candidate at once, on a good one it is hedged after `max(300 ms, 2 PTO)`, one hedge at a time;
+///   the next candidate at once, on a good one it is hedged after `max(300 ms, 2 PTO)`, one hedge at a time and
+///   none once the retry budget has refused one;
 /// - *unanswered* otherwise: once the link is suspect the client is reset, so that it may try another candidate
 ///   itself. With no other candidate a reset could gain nothing, so it waits until the link is up or down;
 /// - after 10 s, 8 candidates, or 64 KiB of first bytes there is no further try.
@@ -205,7 +208,7 @@ pub fn next_step(attempt: &Attempt) -> Step {
         OpenState::Unanswered { .. } => match attempt.link {
             LinkState::Suspect | LinkState::Down if may_go_on => Step::TryNext,
             LinkState::Down => over(ResetReason::NoCandidate),
-            LinkState::Up if may_go_on && !attempt.other_in_flight => {
+            LinkState::Up if may_go_on && !attempt.other_in_flight && !attempt.over_budget => {
                 match hedge_after(attempt.pto).checked_sub(attempt.elapsed) {
                     Some(left) if !left.is_zero() => Step::Wait(left.min(time_left)),
                     _ => Step::Hedge,

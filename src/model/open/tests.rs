@@ -19,6 +19,7 @@ fn attempt(state: OpenState) -> Attempt {
         tried: 1,
         more_candidates: true,
         other_in_flight: false,
+        over_budget: false,
     }
 }
 
@@ -62,6 +63,14 @@ fn a_silent_attempt_is_hedged_after_300_ms_or_two_ptos() {
 fn there_is_one_hedge_at_a_time() {
     let hedged = Attempt { elapsed: 400 * MS, other_in_flight: true, ..attempt(SILENT) };
     assert!(matches!(next_step(&hedged), Step::Wait(_)));
+}
+
+#[test]
+fn without_budget_nothing_is_hedged_and_what_is_in_doubt_still_goes_on() {
+    let silent = Attempt { idempotent: true, elapsed: 400 * MS, over_budget: true, ..attempt(SENT) };
+    assert!(matches!(next_step(&silent), Step::Wait(_)));
+    assert_eq!(next_step(&Attempt { link: LinkState::Suspect, ..silent }), Step::TryNext);
+    assert_eq!(next_step(&Attempt { state: REFUSED, ..silent }), Step::TryNext);
 }
 
 #[test]
@@ -121,7 +130,7 @@ fn states() -> impl Strategy<Value = OpenState> {
 
 fn attempts() -> impl Strategy<Value = Attempt> {
     let links = proptest::sample::select(vec![LinkState::Up, LinkState::Suspect, LinkState::Down]);
-    let flags = (any::<bool>(), any::<bool>(), any::<bool>());
+    let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
     let numbers = (0u64..12_000, 0u64..12_000, 26u64..2_000, 0usize..70_000, 1usize..10);
     (states(), links, flags, numbers).prop_map(|(state, link, flags, numbers)| Attempt {
         state,
@@ -129,6 +138,7 @@ fn attempts() -> impl Strategy<Value = Attempt> {
         idempotent: flags.0,
         more_candidates: flags.1,
         other_in_flight: flags.2,
+        over_budget: flags.3,
         elapsed: Duration::from_millis(numbers.0.min(numbers.1)),
         open_for: Duration::from_millis(numbers.1),
         pto: Duration::from_millis(numbers.2),

@@ -312,6 +312,12 @@ impl<K: Ord + Clone> Outliers<K> {
         self.records.get(key).map_or(Standing::Healthy, |record| record.state(now))
     }
 
+    /// As [`Outlier::is_avoided`].
+    #[must_use]
+    pub fn is_avoided(&self, key: &K, now: Instant) -> bool {
+        self.records.get(key).is_some_and(|record| record.is_avoided(now))
+    }
+
     /// As [`Outlier::admits`].
     pub fn admits(&mut self, key: &K, now: Instant) -> Admission {
         self.records.get_mut(key).map_or(Admission::Yes, |record| record.admits(now))
@@ -357,9 +363,10 @@ impl<K: Ord + Clone> Outliers<K> {
             return items.sort_by_key(unready);
         }
         let lead = items.iter().position(|item| {
-            let avoided = |key: &K| self.records.get(key).is_some_and(|record| record.is_avoided(now));
             let key = key(item);
-            !unready(item) && !avoided(&key) && !matches!(self.admits(&key, now), Admission::No { .. })
+            !unready(item)
+                && !self.is_avoided(&key, now)
+                && !matches!(self.admits(&key, now), Admission::No { .. })
         });
         let lead = lead.map(|at| items.remove(at));
         items.sort_by_cached_key(|item| {

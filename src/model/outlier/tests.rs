@@ -210,8 +210,7 @@ proptest! {
             outliers.observe(&key, outcome, now, &mut rng);
         }
         let good = |outliers: &Outliers<u8>, key: &u8| {
-            let avoided = outliers.records.get(key).is_some_and(|record| record.is_avoided(now));
-            !unready.contains(key) && !avoided && outliers.state(key, now) == Standing::Healthy
+            !unready.contains(key) && !outliers.is_avoided(key, now) && outliers.state(key, now) == Standing::Healthy
         };
         let mut line: Vec<u8> = (0..6).collect();
         line.rotate_left(turn);

@@ -116,6 +116,8 @@ struct Script {
     ledger: Ledger,
     idempotent: bool,
     candidates: VecDeque<(&'static str, Does)>,
+    /// How many hedges are left.
+    budget: usize,
     /// Who was tried with which bytes.
     tried: Vec<(&'static str, Vec<u8>)>,
 }
@@ -125,7 +127,7 @@ impl Script {
         let clock = Clock::simulated(1, Timestamp(0));
         let candidates = candidates.iter().copied().collect();
         let ledger = Ledger::new(clock.clone());
-        Self { ledger, clock, idempotent, candidates, tried: Vec::new() }
+        Self { ledger, clock, idempotent, candidates, budget: 1, tried: Vec::new() }
     }
 
     /// Runs it, and tells who won with how many bytes written, or why nobody did.
@@ -140,6 +142,12 @@ impl Script {
 impl Launch for Script {
     fn has_more(&self) -> bool {
         !self.candidates.is_empty()
+    }
+
+    fn may_hedge(&mut self) -> bool {
+        let allowed = self.budget > 0;
+        self.budget = self.budget.saturating_sub(1);
+        allowed
     }
 
     fn refused(&mut self, _: &Target, _: Origin) {}
@@ -188,6 +196,7 @@ impl Launch for Script {
             bytes: first.len(),
             road: Some(road),
             over: None,
+            over_budget: false,
             suspect: Some(Box::pin(suspect)),
             ending: Box::pin(ending),
             sent: Arc::new(AtomicBool::new(true)),
@@ -213,6 +222,19 @@ async fn silence_is_hedged_and_the_first_to_answer_wins() {
     assert_eq!(script.run(silent()).await, Ok(("b".to_owned(), 0)));
     assert!(script.clock.now() - began >= HEDGE_AFTER);
     assert_eq!(script.tried.len(), 2, "one hedge at a time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_is_not_hedged_once_the_retry_budget_is_used_up_but_suspicion_goes_on() {
+    let late = Does::Connects { after: HEDGE_AFTER * 3 };
+    let mut script = Script::new(true, &[("a", late), ("b", SOON)]);
+    script.budget = 0;
+    assert_eq!(script.run(saying(b"get")).await, Ok(("a".to_owned(), 3)));
+    assert_eq!(script.tried.len(), 1);
+    let suspect = Does::Hangs { suspect_after: HEDGE_AFTER * 2 };
+    let mut script = Script::new(true, &[("a", suspect), ("b", SOON)]);
+    script.budget = 0;
+    assert_eq!(script.run(saying(b"get")).await, Ok(("b".to_owned(), 3)));
 }
 
 #[tokio::test(start_paused = true)]

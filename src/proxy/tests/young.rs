@@ -168,6 +168,28 @@ async fn beside_an_endpoint_that_stays_silent_another_is_asked_and_the_first_ans
 }
 
 #[tokio::test]
+async fn once_the_retry_budget_is_used_up_a_silent_endpoint_is_waited_for() {
+    let ((mut first, one), (mut second, two)) = (application(), application());
+    let (east, west, export) = idempotent_pair(&[one, two]).await;
+    while west.ledger.may_retry(&export.name) {}
+    let mut client = east.call(&export).await;
+    write(&mut client, b"question").await;
+    let (by_first, mut slow) = served_by(&mut first, &mut second).await;
+    assert_eq!(read(&mut slow, 8).await, b"question");
+    let other = if by_first { &mut second } else { &mut first };
+    let asked = tokio::time::timeout(FIRST_WORD_TIMEOUT * 3 / 2, accept(other)).await;
+    assert!(asked.is_err(), "as many would be asked twice as there are slow ones");
+    write(&mut slow, b"answer").await;
+    assert_eq!(read(&mut client, 6).await, b"answer");
+    assert!(
+        west.ledger.retries_refused()[0].1.times >= 2,
+        "refused once while it was used up, and once here"
+    );
+    east.end().await;
+    west.end().await;
+}
+
+#[tokio::test]
 async fn who_says_more_than_is_kept_stays_where_he_is() {
     let (mut only, address) = application();
     let (east, west, export) = idempotent_pair(&[address]).await;
