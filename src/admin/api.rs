@@ -459,6 +459,17 @@ pub struct Done {
     /// Peers that have not confirmed it yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unconfirmed: Vec<ClusterId>,
+    /// Those of them that do not take the catalog from this gateway: from another of this cluster, or from none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<ClusterId>,
+}
+
+impl Done {
+    /// Something that nobody has to confirm.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self { schema: schema("done"), text: text.into(), unconfirmed: Vec::new(), elsewhere: Vec::new() }
+    }
 }
 
 /// The body of every refusal.

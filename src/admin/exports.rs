@@ -2,7 +2,7 @@
 
 use super::{
     Parts,
-    api::{Done, ExportWish, schema},
+    api::{Done, ExportWish},
     peers::millis,
     refusal::{Refused, service},
 };
@@ -41,7 +41,7 @@ pub(super) async fn export(parts: &Parts, wish: ExportWish) -> Result<Done, Refu
     } else {
         format!("{name} is exported; clients of every cluster find it as {dns_name}")
     };
-    Ok(Done { schema: schema("done"), text, unconfirmed: Vec::new() })
+    Ok(Done::new(text))
 }
 
 /// The declaration that a wish stands for, checked as one of the config file is.
@@ -123,7 +123,7 @@ pub(super) async fn unexport(
     };
     parts.store.transact(decide).await?;
     let mut text = format!("{name} is not exported any more");
-    let mut unconfirmed = Vec::new();
+    let (mut unconfirmed, mut elsewhere) = (Vec::new(), Vec::new());
     if let Some(wait) = wait {
         let wait = wait.min(ADMIN_WAIT_MAX);
         unconfirmed = (parts.unconfirmed)(name, wait).await;
@@ -131,8 +131,10 @@ pub(super) async fn unexport(
             0 => ", and every peer has confirmed it".to_owned(),
             count => format!("; not confirmed by {count} of the peers within {} ms", millis(wait)),
         };
+        elsewhere = unconfirmed.clone();
+        elsewhere.retain(|cluster| parts.peers.lag(cluster).is_none());
     }
-    Ok(Done { schema: schema("done"), text, unconfirmed })
+    Ok(Done { unconfirmed, elsewhere, ..Done::new(text) })
 }
 
 fn declared_elsewhere(name: &ServiceName, source: ExportSource) -> Problem {

@@ -107,7 +107,7 @@ async fn act_on_peer(
     };
     let wish: PeerWish = refusal::body(request).await?;
     let text = (parts.act)(peer.cluster.clone(), verb, wish.force).await?;
-    Ok(Json(Done { schema: schema("done"), text, unconfirmed: Vec::new() }).into_response())
+    Ok(Json(Done::new(text)).into_response())
 }
 
 async fn explain_authz(State(parts): Shared, uri: Uri) -> Result<Json<AuthzExplanation>, Refused> {
@@ -194,7 +194,7 @@ async fn drain(State(parts): Shared) -> Json<Done> {
         shutdown.drain("tombolo drain");
         "draining: peers are told, what is open may finish, then the gateway ends"
     };
-    Json(Done { schema: schema("done"), text: text.to_owned(), unconfirmed: Vec::new() })
+    Json(Done::new(text))
 }
 
 async fn export(State(parts): Shared, request: Request) -> Result<Json<Done>, Refused> {

@@ -53,5 +53,5 @@ pub(super) async fn revoke(parts: &Parts, typed: &str) -> Result<Done, Problem> 
         0 => format!("token {id} is revoked; nobody has joined with it"),
         count => format!("token {id} is revoked; {count} joined with it before and stay joined"),
     };
-    Ok(Done { schema: schema("done"), text, unconfirmed: Vec::new() })
+    Ok(Done::new(text))
 }

@@ -91,7 +91,11 @@ async fn no_such_token() -> (StatusCode, Json<Value>) {
 
 async fn unexported(State(seen): State<Seen>, uri: Uri) -> Json<Value> {
     note(&seen, uri.to_string());
-    Json(json!({ "schema": "tombolo/v1/done", "text": "gone", "unconfirmed": ["north", "south"] }))
+    let mut done = json!({ "schema": "tombolo/v1/done", "text": "gone", "unconfirmed": ["north", "south"] });
+    if uri.path().contains("db.") {
+        done["elsewhere"] = json!(["south"]);
+    }
+    Json(done)
 }
 
 async fn resolved(
@@ -199,6 +203,10 @@ async fn unexport_with_wait_names_who_has_not_confirmed() {
     let quick = UnexportArgs { wait: false, ..args };
     verbs::unexport(&quick, &gateway.shared(), printer()).await.expect("gone, confirmed or not");
     assert_eq!(gateway.seen(), ["/v1/exports/web.shop?wait_ms=10000", "/v1/exports/web.shop"]);
+    let other = UnexportArgs { name: "db.shop".to_owned(), wait: true };
+    let problem = verbs::unexport(&other, &gateway.shared(), printer()).await.unwrap_err();
+    let fix = "south takes the catalog from another gateway of this cluster or from none";
+    assert!(problem.fix.starts_with(fix), "{}", problem.fix);
 }
 
 #[tokio::test]

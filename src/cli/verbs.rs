@@ -174,13 +174,19 @@ pub(super) async fn unexport(
     let wait = if args.wait { format!("?wait_ms={}", timeout.as_millis()) } else { String::new() };
     let body = client.delete(&format!("/v1/exports/{}.{}{wait}", name.name, name.namespace)).await?;
     done(&body, printer)?;
-    let unconfirmed = parsed::<Done>(&body)?.unconfirmed;
+    let Done { unconfirmed, elsewhere, .. } = parsed::<Done>(&body)?;
     if !args.wait || unconfirmed.is_empty() {
         return Ok(());
     }
     let peers: Vec<&str> = unconfirmed.iter().map(ClusterId::as_str).collect();
     let message = format!("not confirmed within {} s by {}", timeout.as_secs_f64(), peers.join(", "));
-    let fix = format!("look at `tombolo peers {}`; it is told as soon as it is back", peers[0]);
+    let fix = match elsewhere.first() {
+        Some(peer) => format!(
+            "{peer} takes the catalog from another gateway of this cluster or from none: `tombolo --socket SOCKET peers \
+             {peer}` at the other one shows LAG 0 when it has"
+        ),
+        None => format!("look at `tombolo peers {}`; it is told as soon as it is back", peers[0]),
+    };
     Err(Problem::new(Code::COMMAND_TIMED_OUT, message).with_fix(fix))
 }
 
