@@ -60,17 +60,26 @@ pub(crate) struct Member {
 }
 
 impl Member {
-    /// Starts it in a process group of its own, so that Ctrl-C in the terminal does not reach it.
+    /// Starts it in a process group of its own, so that Ctrl-C in the terminal does not reach it. A gateway
+    /// records what QUIC does.
     pub(crate) fn start(&mut self, run: &str) -> Result<Identity> {
+        let gateway = matches!(self.role, Role::Gateway(_));
+        let records = gateway.then(|| ("TOMBOLO_QLOG", self.log.with_extension("qlog")));
+        self.start_with(run, records)
+    }
+
+    /// The same without any records: each packet would cost a line, and this is to be measured.
+    pub(crate) fn start_bare(&mut self, run: &str) -> Result<Identity> {
+        self.start_with(run, None)
+    }
+
+    fn start_with(&mut self, run: &str, records: Option<(&str, PathBuf)>) -> Result<Identity> {
         let log = File::options().create(true).append(true).open(&self.log);
         let log = log.with_context(|| format!("the log {} cannot be opened", self.log.display()))?;
         let (program, arguments) = self.command.split_first().context("a process without a program")?;
-        let mut command = Command::new(program);
-        if matches!(self.role, Role::Gateway(_)) {
-            command.env("TOMBOLO_QLOG", self.log.with_extension("qlog"));
-        }
-        let child = command
+        let child = Command::new(program)
             .args(arguments)
+            .envs(records)
             .env(MARK, run)
             .env(CLUSTER, &self.cluster)
             .stdin(Stdio::null())

@@ -54,6 +54,9 @@ pub(crate) struct BenchArgs {
     /// Only works whose name contains one of these
     #[arg(long, value_delimiter = ',', value_name = "WORDS")]
     work: Vec<String>,
+    /// Tombolo's `[link] congestion`, if not its default
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
 }
 
 /// Envoy's binary, got when it is not here.
@@ -177,9 +180,10 @@ pub(crate) fn bench(binary: PathBuf, args: BenchArgs, json: bool) -> Result<()> 
         commit: said("git", &["rev-parse", "--short", "HEAD"]),
         versions,
         host: format!(
-            "Linux {}, {cores} cores, kernel TCP {}",
+            "Linux {}, {cores} cores, kernel TCP {}, over a WAN {}",
             read("/proc/sys/kernel/osrelease"),
-            read("/proc/sys/net/ipv4/tcp_congestion_control")
+            read("/proc/sys/net/ipv4/tcp_congestion_control"),
+            place::WAN_TCP
         ),
         repetitions: reps,
         load: (first_load, gauge::load_average()),
@@ -249,7 +253,7 @@ impl Bench {
         let folder = self.folder.join(format!("{repetition}-{name}"));
         fs::create_dir_all(&folder)?;
         let pair = if name == TOMBOLO {
-            tombolo::start(site, &self.binary, server, &folder, &self.run)?
+            tombolo::start(site, (&self.binary, self.args.congestion.as_deref()), server, &folder, &self.run)?
         } else {
             self.start_peer(site, server, name, &folder)?
         };

@@ -40,7 +40,7 @@ impl Gateways {
         let log = folder.join(format!("gateway-{number}.log"));
         let role = Role::Gateway(number);
         let mut member = Member { role, cluster: String::new(), command, log, identity: None };
-        let identity = place.run(|| member.start(run))?;
+        let identity = place.run(|| member.start_bare(run))?;
         self.0.push(member);
         Ok(identity)
     }

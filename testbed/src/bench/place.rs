@@ -1,9 +1,12 @@
 //! Where the two sides of a pair are: both on loopback, or on the two sides of a WAN made for this run. What is
 //! measured there is not known here.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use super::pair::free_ports;
 use crate::emulator::{
@@ -11,6 +14,9 @@ use crate::emulator::{
     pair::{Wan, address, set},
     tun::enter,
 };
+
+/// The kernel's congestion control of TCP over a WAN.
+pub(super) const WAN_TCP: &str = "cubic";
 
 /// One side: the network of this process, or a namespace.
 #[derive(Debug, Clone)]
@@ -70,7 +76,13 @@ impl Site {
         );
         let wan = Wan::start(shape)?;
         let place = |at| Place { namespace: Some(wan.pair.name(at)), address: address(at).into() };
-        Ok(Self { near: place(0), far: place(1), wan: Some(wan) })
+        let (near, far) = (place(0), place(1));
+        for place in [&near, &far] {
+            // Not the machine's own: the bars are meant beside this one.
+            let set = || Ok(fs::write("/proc/sys/net/ipv4/tcp_congestion_control", WAN_TCP)?);
+            place.run(set).with_context(|| format!("TCP with {WAN_TCP} cannot be had"))?;
+        }
+        Ok(Self { near, far, wan: Some(wan) })
     }
 
     /// Gives the WAN another shape.

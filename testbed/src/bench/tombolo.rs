@@ -32,7 +32,7 @@ impl Gateway {
     fn start(
         gateways: &mut Gateways,
         binary: &Path,
-        (place, name, exports): (&Place, &str, &str),
+        (place, name, more): (&Place, &str, &str),
         folder: &Path,
         run: &str,
     ) -> Result<Self> {
@@ -44,7 +44,7 @@ impl Gateway {
         let text = format!(
             "cluster = \"{name}\"\n[listen]\nquic = \"{quic}\"\ndns = \"{dns}\"\nadmin = \"{admin}\"\n\
              [advertise]\naddresses = [\"{quic}\"]\n[names]\nvirtual_ips = \"127.244.0.0/16\"\n\
-             [limits]\nopens_per_second = 1000000\n{exports}"
+             [limits]\nopens_per_second = 1000000\n{more}"
         );
         fs::write(&file, text).with_context(|| file.display().to_string())?;
         let words = [binary.to_string_lossy(), "run".into(), "--config".into(), file.to_string_lossy()];
@@ -91,32 +91,33 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Starts both and joins them.
+/// Starts both and joins them; with that `[link] congestion` if one is named.
 pub(super) fn start(
     site: &Site,
-    binary: &Path,
+    (binary, congestion): (&Path, Option<&str>),
     server: SocketAddr,
     folder: &Path,
     run: &str,
 ) -> Result<Pair> {
     let mut gateways = Gateways::default();
-    let result = join(&mut gateways, (site, binary), server, folder, run);
+    let result = join(&mut gateways, (site, binary, congestion), server, folder, run);
     let (target, empty_kib) = result.map_err(|error| error.context(gateways.last_words()))?;
     Ok(Pair { target, empty_kib, gateways })
 }
 
 fn join(
     gateways: &mut Gateways,
-    (site, binary): (&Site, &Path),
+    (site, binary, congestion): (&Site, &Path, Option<&str>),
     server: SocketAddr,
     folder: &Path,
     run: &str,
 ) -> Result<(SocketAddr, f64)> {
+    let link = congestion.map_or_else(String::new, |name| format!("[link]\ncongestion = \"{name}\"\n"));
     let exports = format!(
-        "[[export]]\nnamespace = \"default\"\nname = \"bench\"\n[[export.port]]\nname = \"bench\"\nport = 8080\n\
+        "{link}[[export]]\nnamespace = \"default\"\nname = \"bench\"\n[[export.port]]\nname = \"bench\"\nport = 8080\n\
          to = [\"{server}\"]\n"
     );
-    let near = Gateway::start(gateways, binary, (&site.near, "near", ""), folder, run)?;
+    let near = Gateway::start(gateways, binary, (&site.near, "near", &link), folder, run)?;
     let far = Gateway::start(gateways, binary, (&site.far, "far", &exports), folder, run)?;
     for gateway in [&near, &far] {
         wait("a gateway to be ready", || {
