@@ -28,6 +28,8 @@ const PUSHED_ASIDE: f64 = 0.35;
 /// How much of the window is left during the look at most. In a queue longer than the path less is: as much as
 /// the path holds at the rate of now, or the look would see our own queue and take it for a competitor's.
 const LOOKING: f64 = 0.5;
+/// How long a look sees, in round trips of the path, while it has not seen it without a queue.
+const LOOKED_FOR: f64 = 3.0;
 
 /// A pause in which less is sent, to see the path without our queue.
 #[derive(Debug, Clone, Copy)]
@@ -135,17 +137,26 @@ impl Congestion {
         if lull.low == f64::MAX && !late {
             return;
         }
+        let base = self.base.get();
+        let alone = base.is_some_and(|base| lull.low - base < (1.5 * self.target(base)).max(base / 16.0));
+        let competing = matches!(self.mode, Mode::Compete);
+        // Answers of a busy host are late by more than a queue: one in time is enough, and is waited for.
+        let until = lull.shows_from + Duration::from_secs_f64(base.unwrap_or(0.0) * LOOKED_FOR);
+        if competing && !alone && now < until {
+            return;
+        }
         self.lull = None;
         self.round = Round::new(now);
-        let Some(base) = self.base.get() else { return };
-        if !matches!(self.mode, Mode::Compete) {
+        if !competing {
             self.base.touch(now);
             return;
         }
+        let first_look = self.looked_after == FIRST_LOOK_AFTER;
         self.looked_after = (self.looked_after * 2).min(self.look_after);
         self.look_at = now + self.looked_after;
-        if lull.low - base < (1.5 * self.target(base)).max(base / 16.0) {
-            self.competed = Some((now, self.window));
+        if alone {
+            // Nobody was there at all: the next alarm is looked into as soon.
+            self.competed = (!first_look).then_some((now, self.window));
             self.window = lull.window;
             self.pushed = lull.window;
             self.mode = Mode::Delay;
