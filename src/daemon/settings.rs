@@ -118,8 +118,9 @@ fn egress(rule: &config::Egress, domain: &TrustDomain) -> Result<EgressRule, Pro
 
 fn failover(rule: &config::Failover) -> Result<FailoverRule, Problem> {
     let cluster = |text: &String| {
-        ClusterId::parse(text)
-            .map_err(|error| value("failover", format!("{error}; only cluster ids are served")))
+        ClusterId::parse(text).map_err(|error| {
+            value("failover", format!("{error}; it names cluster ids, and regions of that form"))
+        })
     };
     let weight = |(text, weight): (&String, &u32)| Ok::<_, Problem>((cluster(text)?, *weight));
     let policy = FailoverPolicy {

@@ -108,7 +108,7 @@ pub enum Affinity {
 pub struct FailoverPolicy {
     /// Which clusters come first.
     pub affinity: Affinity,
-    /// Clusters in the order they are to be used.
+    /// Clusters in the order they are to be used; a name that is no cluster's is that of a region, for all in it.
     pub order: Vec<ClusterId>,
     /// Shares of clusters; 0 takes a cluster out.
     pub weights: BTreeMap<ClusterId, u32>,

@@ -242,7 +242,7 @@ impl<H: HealthView + ?Sized> Judge<'_, H> {
     fn parts(&self, view: &ClusterView) -> Vec<(Place, u64, u64)> {
         let band = self.bands.get(&view.cluster).copied().unwrap_or(Band::FARTHEST);
         let stale = (view.freshness == Freshness::Stale).then_some(Place::Stale { band });
-        let named = stale.or_else(|| self.named(&view.cluster));
+        let named = stale.or_else(|| self.named(view));
         let whole = |place| {
             let (ready, total) = sum(view, |_| true);
             vec![(place, ready, total)]
@@ -258,11 +258,17 @@ impl<H: HealthView + ?Sized> Judge<'_, H> {
         }
     }
 
-    fn named(&self, cluster: &ClusterId) -> Option<Place> {
-        if let Some(weight) = self.policy.weights.get(cluster) {
+    /// By its id, or in the order by its region; a region is not meant to take this cluster from its own place.
+    fn named(&self, view: &ClusterView) -> Option<Place> {
+        if let Some(weight) = self.policy.weights.get(&view.cluster) {
             return Some(Place::Weighted { weight: *weight });
         }
-        let position = self.policy.order.iter().position(|named| named == cluster)?;
+        let lies_in =
+            |named: &ClusterId| view.zones.iter().any(|row| *row.locality.region == *named.as_str());
+        let order = &self.policy.order;
+        let by_id = order.iter().position(|named| *named == view.cluster);
+        let by_region = || if self.is_own(view) { None } else { order.iter().position(lies_in) };
+        let position = by_id.or_else(by_region)?;
         Some(Place::Ordered { position: u16::try_from(position).unwrap_or(u16::MAX) })
     }
 

@@ -211,6 +211,14 @@ fn an_explicit_order_stands_before_the_rest_and_composes_with_failover() {
 }
 
 #[test]
+fn a_region_in_the_order_stands_for_its_clusters_and_never_for_this_one() {
+    let mut world = World::wide();
+    world.policy.order = vec![id("near"), id("us"), id("eu")];
+    let places: Vec<_> = world.shares().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(places, ["east", "east", "near", "far", "region", "zone"]);
+}
+
+#[test]
 fn explicit_weights_share_and_fail_over_among_what_is_available() {
     let mut world = World::of(&[
         cluster("east", &[("eu/a", 3, 3)]),
