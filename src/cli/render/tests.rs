@@ -319,6 +319,37 @@ fn an_explanation_names_every_cluster_that_was_considered() {
 }
 
 #[test]
+fn an_explanation_shows_what_speaks_against_endpoints_here_and_that_the_retry_budget_is_used_up() {
+    let page: Explanation = object(json!({
+        "schema": "tombolo/v1/explain", "name": "shop/web", "dns_name": "web.shop.svc.clusterset.local",
+        "ports": [{
+            "port": { "name": "http", "protocol": "tcp", "port": 80, "bound_port": 80, "state": "listening" },
+            "considered": [
+                { "cluster": "east", "priority": 0, "share": 100, "ready": 2, "total": 2, "reason": "local" },
+            ],
+            "endpoints": [
+                { "address": "127.0.0.1:8081", "state": "on probation: the next connection decides" },
+                { "address": "127.0.0.1:8082", "state": "ready" },
+            ],
+        }],
+        "retries": "the retry budget refused 12 retries, the last one 3 s ago",
+    }));
+    insta::assert_snapshot!(explanation(&page, PLAIN), @r"
+    shop/web   web.shop.svc.clusterset.local -> no virtual IP
+
+    http 80/tcp: listening
+    CLUSTER  PRIORITY  SHARE  READY   RTT  REASON
+    east     0         100%   2 of 2  -    local
+
+    ENDPOINT HERE   STATE
+    127.0.0.1:8081  on probation: the next connection decides
+    127.0.0.1:8082  ready
+
+    ! the retry budget refused 12 retries, the last one 3 s ago
+    ");
+}
+
+#[test]
 fn a_code_is_explained_from_the_table() {
     insta::assert_snapshot!(code(Code::TOKEN_EXPIRED.info(), PLAIN), @r"
     TMB-1201 token expired
