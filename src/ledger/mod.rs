@@ -127,6 +127,9 @@ impl Ledger {
 
     /// Takes the outcome of one open, as the source saw it.
     pub fn observe(&self, key: &OutlierKey, outcome: Outcome) -> Option<Standing> {
+        if !outcome.is_blamed() && lock(&self.0.outliers).is_empty() {
+            return None;
+        }
         let mut rng = lock(&self.0.rng);
         let change = lock(&self.0.outliers).observe(key, outcome, self.now(), &mut *rng);
         drop(rng);
@@ -160,6 +163,9 @@ impl Ledger {
 
     /// Takes the outcome of one connect to an endpoint of ours. Peers are not told: they see the service.
     pub fn observe_endpoint(&self, key: &EndpointKey, outcome: Outcome) -> Option<Standing> {
+        if !outcome.is_blamed() && lock(&self.0.endpoints).is_empty() {
+            return None;
+        }
         let mut rng = lock(&self.0.rng);
         let change = lock(&self.0.endpoints).observe(key, outcome, self.now(), &mut *rng);
         drop(rng);

@@ -56,6 +56,12 @@ enum Blame {
 }
 
 impl Outcome {
+    /// Whether it speaks against an endpoint; what does not changes nothing of one that nothing spoke against.
+    #[must_use]
+    pub fn is_blamed(self) -> bool {
+        self.blame().is_some()
+    }
+
     /// Only what the endpoint itself did counts: a gateway, a policy or a limit is never held against it.
     fn blame(self) -> Option<Blame> {
         match self {
