@@ -7,8 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use tokio_util::sync::CancellationToken;
-
+use super::cut::Cut;
 use crate::model::{
     ids::{ClusterId, Incarnation, ServiceName, SpiffeId},
     state::{Admitted, Changes, State},
@@ -56,7 +55,7 @@ impl Ground {
     }
 }
 
-type Grounds = BTreeMap<Arc<Ground>, (usize, CancellationToken)>;
+type Grounds = BTreeMap<Arc<Ground>, (usize, Cut)>;
 
 /// The grounds on which something is open.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +66,7 @@ pub(super) struct Allowed(Arc<Mutex<Grounds>>);
 pub(super) struct Foothold {
     allowed: Allowed,
     ground: Arc<Ground>,
-    pub(super) cut: CancellationToken,
+    pub(super) cut: Cut,
 }
 
 impl Allowed {
@@ -94,7 +93,7 @@ impl Allowed {
             let holds = ground.holds(state);
             if !holds {
                 tracing::info!(?ground, "what was open is cut: it is allowed no more");
-                cut.cancel();
+                cut.cut();
             }
             holds
         });
@@ -105,7 +104,7 @@ impl Drop for Foothold {
     fn drop(&mut self) {
         let mut grounds = self.allowed.grounds();
         // One that was cut is gone, and another may stand in its place.
-        if self.cut.is_cancelled() {
+        if self.cut.is_cut() {
             return;
         }
         if let Some((count, _)) = grounds.get_mut(&self.ground) {

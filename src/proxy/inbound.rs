@@ -19,10 +19,10 @@ use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
 
 use super::{
     allowed::{Allowed, Foothold, Ground},
+    cut::Cut,
     endpoints::{Connected, Endpoints, Refusal, Wanted},
     index::ExportIndex,
     pump::{self, Side},
@@ -100,7 +100,7 @@ pub(super) struct Site {
     /// One permit a proxied connection.
     pub(super) connections: Arc<Semaphore>,
     /// Ends what still runs when draining took too long.
-    pub(super) cut: CancellationToken,
+    pub(super) cut: Cut,
     pub(super) draining: AtomicBool,
     index: ExportIndex,
     /// What is open, and what allows it.
@@ -118,7 +118,7 @@ impl Inbound {
             endpoints: Endpoints::new(net.clone(), clock.clone(), ledger.clone()),
             limits,
             connections: Arc::new(Semaphore::new(limits.connections)),
-            cut: CancellationToken::new(),
+            cut: Cut::default(),
             draining: AtomicBool::new(false),
             index: ExportIndex::default(),
             allowed: Allowed::default(),
@@ -142,7 +142,7 @@ impl Inbound {
                 let cut = site.cut.clone();
                 // Dropped on the way, both the stream and the connection are reset.
                 let served = pin!(serve(&site, &lane, writer, reader));
-                let _ = cut.run_until_cancelled(served).await;
+                let _ = cut.unless(served).await;
             })
         })
     }
@@ -154,10 +154,10 @@ async fn follow(site: Arc<Site>, identity: Arc<Identity>, mut state: watch::Rece
     loop {
         tokio::select! {
             biased;
-            () = &mut hard => return site.cut.cancel(),
+            () = &mut hard => return site.cut.cut(),
             changed = state.changed() => if changed.is_err() {
                 hard.await;
-                return site.cut.cancel();
+                return site.cut.cut();
             }
         }
         let (old, new) = (site.state.load_full(), state.borrow_and_update().clone());
@@ -203,7 +203,7 @@ async fn serve(site: &Site, lane: &Arc<Lane>, mut writer: Writer, mut reader: Re
         biased;
         // The other gateway went elsewhere with this connection.
         _ = stopped => return,
-        () = foothold.cut.cancelled() => return writer.reset(Reset::Policy),
+        () = foothold.cut.wait() => return writer.reset(Reset::Policy),
         connected = site.endpoints.connect(&export, &wanted) => connected,
     };
     let count = |result| {
@@ -247,7 +247,7 @@ async fn carry(
     let mut caller = Caller::new(reader, &writer);
     let grown = {
         let grow = pin!(young::grow(&site.endpoints, export, wanted, backend, &mut caller));
-        foothold.cut.run_until_cancelled(grow).await
+        foothold.cut.unless(grow).await
     };
     let (backend, answer, mut trial) = match grown {
         Some(Grown::Carry(backend, answer, trial)) => (backend, answer, trial),

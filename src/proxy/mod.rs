@@ -7,6 +7,7 @@
 mod accept;
 mod allowed;
 mod attempt;
+mod cut;
 mod endpoints;
 mod health;
 mod inbound;
@@ -156,7 +157,7 @@ impl Proxy {
         if !idle {
             tracing::warn!(connections = self.connections(), "drained for long enough, resetting the rest");
         }
-        site.cut.cancel();
+        site.cut.cut();
     }
 
     /// What is thought of each TCP port of an import; none when nobody exports the name.

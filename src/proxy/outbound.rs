@@ -78,7 +78,7 @@ impl Outbound {
         let cut = self.planner.site.cut.clone();
         // Dropped on the way, everything it holds is reset.
         let carried = pin!(self.open_and_pump(visitor, chosen));
-        let _ = cut.run_until_cancelled(carried).await;
+        let _ = cut.unless(carried).await;
     }
 
     async fn open_and_pump(&self, visitor: Visitor, chosen: VecDeque<Chosen>) {
@@ -116,7 +116,7 @@ impl Outbound {
             let Some(foothold) = self.foothold(&route, from, peer) else { return };
             let word = {
                 let word = pin!(launcher.first_word(opened, &mut client));
-                foothold.cut.run_until_cancelled(word).await
+                foothold.cut.unless(word).await
             };
             match word {
                 Some(Word::Carry(way, answer)) => {
@@ -158,7 +158,7 @@ impl Outbound {
             // Dropped when it is allowed no more, both are reset.
             Carried::Local(backend, mut trial) => {
                 let carried = pin!(pump::tcp_and_tcp(tcp, backend));
-                if let Some(carried) = foothold.cut.run_until_cancelled(carried).await {
+                if let Some(carried) = foothold.cut.unless(carried).await {
                     trial.ended(&carried, Side::Second);
                 }
             }
@@ -175,7 +175,8 @@ impl Outbound {
                             Err(error) => tracing::warn!(%error, "a connection could not change its shard"),
                         }
                     });
-                    let _ = cut.run_until_cancelled(foothold.cut.run_until_cancelled(carried)).await;
+                    let carried = pin!(foothold.cut.unless(carried));
+                    let _ = cut.unless(carried).await;
                 });
             }
         }

@@ -15,9 +15,8 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite as _, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf, split};
-use tokio_util::sync::CancellationToken;
 
-use super::tcp::Tcp;
+use super::{cut::Cut, tcp::Tcp};
 use crate::{
     link::{
         codes::Reset,
@@ -58,7 +57,7 @@ pub(super) enum Side {
 
 /// A direction was cut, and by whom.
 #[derive(Debug, PartialEq, Eq)]
-struct Cut(Side);
+struct Severed(Side);
 
 /// Reads what is there, at most `bytes_max`, without holding a buffer while waiting. Empty is the end.
 pub(super) fn poll_read_some(
@@ -79,8 +78,10 @@ async fn read_some(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
 }
 
 /// Carries between a TCP connection and a stream until both directions have ended or one was cut.
-pub(super) async fn tcp_and_stream(tcp: Tcp, writer: Writer, reader: Reader) -> Carried {
-    tcp_and_stream_until(tcp, writer, reader, &CancellationToken::new()).await
+pub(super) async fn tcp_and_stream(mut tcp: Tcp, mut writer: Writer, mut reader: Reader) -> Carried {
+    let (mut forth, mut back) = (Forth::default(), Back::default());
+    let by = both_ways(&mut tcp, (&mut writer, &mut reader), (&mut forth, &mut back)).await;
+    end(tcp, (writer, reader), (&forth, &back), by)
 }
 
 /// The same until it is cut: then both sides are reset, the stream with the reason that a rule forbids it.
@@ -88,31 +89,51 @@ pub(super) async fn tcp_and_stream_until(
     mut tcp: Tcp,
     mut writer: Writer,
     mut reader: Reader,
-    cut: &CancellationToken,
+    cut: &Cut,
 ) -> Carried {
     let (mut forth, mut back) = (Forth::default(), Back::default());
     let by = {
-        // Heard even while the client is silent, so that a far side that went away is noticed.
-        let mut stopped = pin!(writer.stopped());
-        let carrying = poll_fn(|cx| {
-            if let Poll::Ready(Err(Cut(side))) = forth.poll(&mut tcp, &mut writer, cx) {
-                return Poll::Ready(Some(side));
-            }
-            if !forth.ended && stopped.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Some(Side::Second));
-            }
-            if let Poll::Ready(Err(Cut(side))) = back.poll(&mut reader, &mut tcp, cx) {
-                return Poll::Ready(Some(side));
-            }
-            if forth.ended && back.ended { Poll::Ready(None) } else { Poll::Pending }
-        });
-        cut.run_until_cancelled(carrying).await
+        let carrying = pin!(both_ways(&mut tcp, (&mut writer, &mut reader), (&mut forth, &mut back)));
+        cut.unless(carrying).await
     };
     let Some(by) = by else {
         writer.reset(Reset::Policy);
         reader.stop(Reset::Policy);
         return Carried { forth: forth.count, back: back.count, ..Carried::default() };
     };
+    end(tcp, (writer, reader), (&forth, &back), by)
+}
+
+/// Carries both ways, and tells which side cut it.
+async fn both_ways(
+    tcp: &mut Tcp,
+    (writer, reader): (&mut Writer, &mut Reader),
+    (forth, back): (&mut Forth, &mut Back),
+) -> Option<Side> {
+    // Heard even while the client is silent, so that a far side that went away is noticed.
+    let mut stopped = pin!(writer.stopped());
+    poll_fn(|cx| {
+        if let Poll::Ready(Err(Severed(side))) = forth.poll(tcp, writer, cx) {
+            return Poll::Ready(Some(side));
+        }
+        if !forth.ended && stopped.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Some(Side::Second));
+        }
+        if let Poll::Ready(Err(Severed(side))) = back.poll(reader, tcp, forth.ended, cx) {
+            return Poll::Ready(Some(side));
+        }
+        if forth.ended && back.ended { Poll::Ready(None) } else { Poll::Pending }
+    })
+    .await
+}
+
+/// Ends what has not ended by itself.
+fn end(
+    tcp: Tcp,
+    (mut writer, mut reader): (Writer, Reader),
+    (forth, back): (&Forth, &Back),
+    by: Option<Side>,
+) -> Carried {
     if !forth.ended {
         writer.reset(Reset::ConnectionReset);
     }
@@ -145,14 +166,15 @@ struct Forth {
 }
 
 impl Forth {
-    fn poll(&mut self, from: &mut Tcp, to: &mut Writer, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    fn poll(&mut self, from: &mut Tcp, to: &mut Writer, cx: &mut Context<'_>) -> Poll<Result<(), Severed>> {
         while !self.ended {
             if !self.pending.is_empty() {
-                ready!(to.poll_write(cx, &mut self.pending)).map_err(|_| Cut(Side::Second))?;
+                ready!(to.poll_write(cx, &mut self.pending)).map_err(|_| Severed(Side::Second))?;
                 // What was written belongs to the stream now.
                 self.pending = Bytes::new();
             }
-            let bytes = ready!(poll_read_some(from, PUMP_BUFFER_BYTES, cx)).map_err(|_| Cut(Side::First))?;
+            let bytes =
+                ready!(poll_read_some(from, PUMP_BUFFER_BYTES, cx)).map_err(|_| Severed(Side::First))?;
             if bytes.is_empty() {
                 to.finish();
                 self.ended = true;
@@ -179,19 +201,28 @@ struct Back {
 }
 
 impl Back {
-    fn poll(&mut self, from: &mut Reader, to: &mut Tcp, cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+    /// With `last`, nothing more comes from the connection, which is closed next: that tells its end as well.
+    fn poll(
+        &mut self,
+        from: &mut Reader,
+        to: &mut Tcp,
+        last: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Severed>> {
         while !self.ended {
             if !self.pending.is_empty() {
                 ready!(poll_write_all(to, &mut self.pending, cx))?;
                 self.pending = Vec::new();
             }
             if self.all_read {
-                ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Cut(Side::First))?;
+                if !last {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(|_| Severed(Side::First))?;
+                }
                 self.ended = true;
                 continue;
             }
             ready!(GATHERED.with_borrow_mut(|gathered| {
-                let count = ready!(from.poll_read_chunks(cx, gathered)).map_err(|_| Cut(Side::Second))?;
+                let count = ready!(from.poll_read_chunks(cx, gathered)).map_err(|_| Severed(Side::Second))?;
                 let chunks = &mut gathered[..count];
                 self.all_read = count == 0;
                 self.count += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
@@ -214,7 +245,7 @@ impl Back {
 }
 
 /// Writes all chunks, as many at once as the system takes; those that are written are empty afterwards.
-fn poll_write_all(to: &mut Tcp, chunks: &mut [Bytes], cx: &mut Context<'_>) -> Poll<Result<(), Cut>> {
+fn poll_write_all(to: &mut Tcp, chunks: &mut [Bytes], cx: &mut Context<'_>) -> Poll<Result<(), Severed>> {
     let mut at = 0;
     loop {
         while chunks.get(at).is_some_and(Bytes::is_empty) {
@@ -233,9 +264,9 @@ fn poll_write_all(to: &mut Tcp, chunks: &mut [Bytes], cx: &mut Context<'_>) -> P
                 ready!(Pin::new(&mut *to).poll_write_vectored(cx, &slices[..count]))
             }
         }
-        .map_err(|_| Cut(Side::First))?;
+        .map_err(|_| Severed(Side::First))?;
         if written == 0 {
-            return Poll::Ready(Err(Cut(Side::First)));
+            return Poll::Ready(Err(Severed(Side::First)));
         }
         for chunk in &mut chunks[at..] {
             let taken = written.min(chunk.len());
@@ -267,8 +298,8 @@ pub(super) async fn tcp_and_tcp(first: Tcp, second: Tcp) -> Carried {
 
 /// Runs both directions until both have ended or one is cut, and tells which ended properly, and who cut.
 async fn both(
-    forth: impl Future<Output = Result<(), Cut>>,
-    back: impl Future<Output = Result<(), Cut>>,
+    forth: impl Future<Output = Result<(), Severed>>,
+    back: impl Future<Output = Result<(), Severed>>,
 ) -> (bool, bool, Option<Side>) {
     let (mut forth, mut back) = (pin!(forth), pin!(back));
     let (mut forth_ended, mut back_ended) = (false, false);
@@ -282,7 +313,7 @@ async fn both(
             }
             match direction.poll(cx) {
                 Poll::Ready(Ok(())) => *ended = true,
-                Poll::Ready(Err(Cut(side))) => return Poll::Ready(Some(side)),
+                Poll::Ready(Err(Severed(side))) => return Poll::Ready(Some(side)),
                 Poll::Pending => {}
             }
         }
@@ -296,13 +327,13 @@ async fn tcp_to_tcp(
     (reads, from): (Side, &mut ReadHalf<Tcp>),
     (writes, to): (Side, &mut WriteHalf<Tcp>),
     count: &mut u64,
-) -> Result<(), Cut> {
+) -> Result<(), Severed> {
     loop {
-        let bytes = read_some(from).await.map_err(|_| Cut(reads))?;
+        let bytes = read_some(from).await.map_err(|_| Severed(reads))?;
         if bytes.is_empty() {
-            return to.shutdown().await.map_err(|_| Cut(writes));
+            return to.shutdown().await.map_err(|_| Severed(writes));
         }
         *count += bytes.len() as u64;
-        to.write_all(&bytes).await.map_err(|_| Cut(writes))?;
+        to.write_all(&bytes).await.map_err(|_| Severed(writes))?;
     }
 }
