@@ -116,6 +116,8 @@ fn create(addr: SocketAddr, kind: Type, protocol: Protocol) -> io::Result<Socket
     if kind == Type::STREAM {
         // A restarted daemon gets its port back while old connections linger in TIME_WAIT.
         socket.set_reuse_address(true)?;
+        // Here rather than on each connection: on Linux they inherit it.
+        socket.set_tcp_nodelay(true)?;
     } else {
         enlarge_buffers(&socket);
     }
