@@ -2,6 +2,7 @@
 
 mod carry;
 mod race;
+mod truncation;
 mod world;
 mod young;
 
