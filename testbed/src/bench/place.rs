@@ -80,7 +80,12 @@ impl Site {
         for place in [&near, &far] {
             // Not the machine's own: the bars are meant beside this one.
             let set = || Ok(fs::write("/proc/sys/net/ipv4/tcp_congestion_control", WAN_TCP)?);
-            place.run(set).with_context(|| format!("TCP with {WAN_TCP} cannot be had"))?;
+            place.run(set).with_context(|| {
+                format!(
+                    "TCP in a namespace cannot be {WAN_TCP}\n  \
+                     try: adding it to /proc/sys/net/ipv4/tcp_allowed_congestion_control, and again"
+                )
+            })?;
         }
         Ok(Self { near, far, wan: Some(wan) })
     }
