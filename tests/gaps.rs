@@ -124,7 +124,7 @@ impl End {
 
     /// Writes as much as it may.
     fn write(&mut self) {
-        const PIECE: [u8; 64 * 1024] = [7; 64 * 1024];
+        static PIECE: [u8; 64 * 1024] = [7; 64 * 1024];
         let (connection, stream) = self.stream();
         while connection.send_stream(stream).write(&PIECE).is_ok() {}
     }
@@ -161,7 +161,8 @@ fn overshoot(window: u64) -> Result<u64, ConnectionError> {
     let (mut began, mut full, mut arrived) = (false, 0_usize, 0);
     for _ in 0..4_000 {
         now += STEP;
-        while let Some((_, forth, datagram)) = under_way.pop_front_if(|(arrives, ..)| *arrives <= now) {
+        while under_way.front().is_some_and(|(arrives, ..)| *arrives <= now) {
+            let Some((_, forth, datagram)) = under_way.pop_front() else { break };
             let (to, from) =
                 if forth { (&mut receiver, sender.address) } else { (&mut sender, receiver.address) };
             to.receive(now, from, &datagram);
@@ -181,7 +182,7 @@ fn overshoot(window: u64) -> Result<u64, ConnectionError> {
             }
         }
         under_way.extend(receiver.drive(now).into_iter().map(|datagram| (now + WAY, false, datagram)));
-        if let Some(ended) = receiver.ended.take().or(sender.ended.take()) {
+        if let Some(ended) = receiver.ended.take().or_else(|| sender.ended.take()) {
             return Err(ended);
         }
         if began {
