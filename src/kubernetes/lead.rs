@@ -1,7 +1,10 @@
 //! Which of the gateways writes: the one that holds the Lease. The others know all it knows, and go on
 //! serving while nobody writes.
 
-use std::{pin::pin, time::Instant};
+use std::{
+    pin::pin,
+    time::{Duration, Instant},
+};
 
 use k8s_openapi::{
     api::coordination::v1::{Lease, LeaseSpec},
@@ -23,7 +26,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    model::limits::{LEASE_LIFE, LEASE_RENEWAL, LEASE_TIMEOUT},
+    model::limits::{LEASE_HELD, LEASE_LIFE, LEASE_RENEWAL, LEASE_TIMEOUT, SILENCE_FOR_LISTS},
 };
 
 /// What the Lease is called, in the gateways' namespace.
@@ -47,7 +50,7 @@ pub(super) fn start(
         say,
         renew,
         trouble: None,
-        silent: false,
+        silent: None,
         seen: None,
         renewed: None,
     };
@@ -81,8 +84,8 @@ struct Candidate {
     renew: watch::Sender<u64>,
     /// Why it could not be asked for, as it was told last.
     trouble: Option<Trouble>,
-    /// Whether the API server gave no answer at all.
-    silent: bool,
+    /// Since when the API server gives no answer at all.
+    silent: Option<Instant>,
     /// The holder's last sign of life, and when this gateway saw it: clocks of others are not believed.
     seen: Option<(String, Instant)>,
     /// When this gateway last wrote itself in.
@@ -92,14 +95,15 @@ struct Candidate {
 impl Candidate {
     async fn step(&mut self) {
         let late = || kube::Error::Service(format!("no answer within {LEASE_TIMEOUT:?}").into());
+        let begun = self.clock.now();
         let asked = timeout(LEASE_TIMEOUT, self.try_hold()).await.unwrap_or_else(|_| Err(late()));
-        self.note(asked.as_ref().err()).await;
+        self.note(begun, asked.as_ref().err()).await;
         let held = match asked {
             Ok(held) => held,
             Err(error) => {
                 tracing::debug!(%error, "the Lease could not be asked for");
                 // What is still ours by the clock is ours; after that another one may have it.
-                self.renewed.is_some_and(|at| self.clock.now() < at + LEASE_LIFE / 2)
+                self.renewed.is_some_and(|at| self.clock.now() < at + LEASE_HELD)
             }
         };
         if !held {
@@ -115,23 +119,35 @@ impl Candidate {
         });
     }
 
-    /// Tells what is new about the API server.
-    async fn note(&mut self, error: Option<&kube::Error>) {
+    /// Tells what is new about the API server, which was asked at `begun`.
+    async fn note(&mut self, begun: Instant, error: Option<&kube::Error>) {
         let trouble = error.map(|error| Trouble { reason: error.to_string(), unknown: false });
-        let silent = error.is_some_and(|error| !matches!(error, kube::Error::Api(_)));
-        if let Some(error) = error.filter(|_| silent && !self.silent) {
-            tracing::warn!(%error, "the API server does not answer");
+        match error.filter(|error| !matches!(error, kube::Error::Api(_))) {
+            Some(error) if self.silent.is_none() => {
+                tracing::warn!(%error, "the API server does not answer");
+                self.silent = Some(begun);
+            }
+            Some(_) => {}
+            None => {
+                if let Some(since) = self.silent.take() {
+                    self.answers_again(self.clock.now().saturating_duration_since(since));
+                }
+            }
         }
-        if self.silent && !silent {
-            tracing::info!("the API server answers again: everything is listed anew");
-            self.renew.send_modify(|times| *times += 1);
-        }
-        self.silent = silent;
         if trouble != self.trouble {
             self.trouble.clone_from(&trouble);
             // Nobody listens any more at the end.
             let _ = self.say.send(Said::Trouble("Leases", trouble)).await;
         }
+    }
+
+    /// One answer that is late is no reason to have an API server that is slow list everything once more.
+    fn answers_again(&self, silence: Duration) {
+        if silence < SILENCE_FOR_LISTS {
+            return tracing::info!(?silence, "the API server answers again");
+        }
+        tracing::info!(?silence, "the API server answers again: everything is listed anew");
+        self.renew.send_modify(|times| *times += 1);
     }
 
     async fn try_hold(&mut self) -> kube::Result<bool> {

@@ -11,8 +11,11 @@ mod exporting;
 mod governing;
 mod importing;
 mod lead;
+mod notes;
 mod own;
+mod patience;
 mod policies;
+mod queue;
 pub mod resources;
 mod seen;
 mod sink;
@@ -21,11 +24,12 @@ mod source;
 mod tests;
 mod watching;
 mod world;
+mod writer;
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use kube::Client;
+use kube::{Client, client::ClientBuilder};
 use tokio::sync::{mpsc, watch};
 
 pub use self::governing::{Act, Hands, Issue, Join, PeerView};
@@ -33,7 +37,9 @@ use self::{
     events::Events,
     governing::Governing,
     importing::Place,
-    world::{Trouble, World},
+    patience::Patience,
+    world::{Trouble, WRITES, World},
+    writer::Writer,
 };
 use crate::{
     clock::Clock,
@@ -102,6 +108,7 @@ struct Governable {
     tasks: Tasks,
     namespace: String,
     events: Events,
+    patience: Patience,
     newest: watch::Receiver<Arc<World>>,
     leads: watch::Receiver<bool>,
 }
@@ -124,16 +131,20 @@ impl Kubernetes {
         config.connect_timeout = Some(limits::API_SERVER_TIMEOUT);
         config.write_timeout = Some(limits::API_SERVER_TIMEOUT);
         config.read_timeout = Some(limits::API_SILENCE_MAX);
-        let client = Client::try_from(config).map_err(|error| unusable(&error))?;
+        // Whoever asks decides when to ask again, and tells people meanwhile.
+        config.default_retry = false;
+        let patience = Patience::new(parts.clock.clone());
+        let builder = ClientBuilder::try_from(config).map_err(|error| unusable(&error))?;
+        let client = builder.with_layer(&patience).build();
         let domain = parts.store.state().me.trust_domain.clone();
         let world = Arc::new(ArcSwap::from_pointee(World::default()));
         let (say, said) = mpsc::channel(limits::API_EVENTS_QUEUE_MAX);
         let (publish, newest) = watch::channel(Arc::new(World::default()));
         let (renew, renewed) = watch::channel(0);
-        watching::start(&client, &parts, &say, &renewed);
+        watching::start(&client, &parts, &patience, &say, &renewed);
         let source = source::Source { store: parts.store.clone(), publish, shared: world.clone() };
         parts.tasks.spawn("kubernetes source", source.run(said, parts.tasks.clone()));
-        let leads = lead::start(&client, &parts, say, renew);
+        let leads = lead::start(&client, &parts, say.clone(), renew);
         let events = Events::new(client.clone(), &parts.identity);
         let governing = Governable {
             client: client.clone(),
@@ -141,25 +152,25 @@ impl Kubernetes {
             tasks: parts.tasks.clone(),
             namespace: parts.namespace.clone(),
             events: events.clone(),
+            patience: patience.clone(),
             newest: newest.clone(),
             leads: leads.clone(),
         };
-        let sink = sink::Sink::new(
-            client,
-            parts.store.clone(),
-            parts.clock.clone(),
-            Place { namespace: parts.namespace, selector: parts.selector },
-            events,
-        );
+        let place = Place { namespace: parts.namespace, selector: parts.selector };
+        let keeping = (parts.store.clone(), parts.clock.clone());
+        let writer = Arc::new(Writer::new(client, keeping, place, events, newest.clone()));
+        let sink =
+            sink::Sink { writer, store: parts.store.clone(), clock: parts.clock.clone(), patience, say };
         parts.tasks.spawn("kubernetes sink", sink.run(newest, leads, parts.tasks.clone()));
         Ok(Self { world, clock: parts.clock, domain, governing })
     }
 
     /// Begins to keep Tombolo's own custom resources true.
     pub fn govern(&self, hands: Hands) {
-        let Governable { client, store, tasks, namespace, events, newest, leads } = self.governing.clone();
+        let Governable { client, store, tasks, namespace, events, patience, newest, leads } =
+            self.governing.clone();
         let parts = (store, self.clock.clone(), tasks.clone());
-        let governing = Governing::new(client, parts, namespace, hands, events);
+        let governing = Governing::new(client, parts, namespace, hands, (events, patience));
         tasks.spawn("kubernetes custom resources", governing.run(newest, leads));
     }
 
@@ -182,7 +193,12 @@ impl Kubernetes {
     pub fn warnings(&self) -> Vec<Problem> {
         let world = self.world.load();
         let line = |(kind, trouble): (&&str, &Trouble)| {
-            Problem::new(Code::API_SERVER_AWAY, format!("{kind} cannot be followed: {}", trouble.reason))
+            let Trouble { reason, .. } = trouble;
+            let text = match *kind {
+                WRITES => format!("nothing can be written: {reason}"),
+                kind => format!("{kind} cannot be followed: {reason}"),
+            };
+            Problem::new(Code::API_SERVER_AWAY, text)
         };
         world.trouble.iter().map(line).collect()
     }

@@ -11,11 +11,11 @@ use k8s_openapi::api::{
 use kube::{ResourceExt as _, core::DynamicObject};
 use serde_json::Value;
 
-use super::{ENTRANCE_OF, SERVICE_NAME};
+use super::{ENTRANCE_OF, SERVICE_NAME, SOURCE_SERVICE};
 use crate::model::{
     catalog::Protocol,
     entrance::{Entrance, EntrancePort},
-    ids::{Locality, Timestamp},
+    ids::{IdError, Locality, Namespace, ServiceLabel, ServiceName, Timestamp},
     virtual_ip::VipKey,
 };
 
@@ -33,6 +33,12 @@ impl Key {
 
     pub(super) fn of(object: &impl kube::ResourceExt) -> Self {
         Self { namespace: object.namespace().unwrap_or_default(), name: object.name_any() }
+    }
+
+    /// The name of the clusterset that an object of this place is about.
+    pub(super) fn service(&self) -> Result<ServiceName, IdError> {
+        let namespace = Namespace::parse(&self.namespace)?;
+        Ok(ServiceName { namespace, name: ServiceLabel::parse(&self.name)? })
     }
 }
 
@@ -198,6 +204,11 @@ impl Written {
             annotations: object.annotations().clone(),
             data: object.data.clone(),
         }
+    }
+
+    /// The name of the clusterset that a slice of ours at that place belongs to.
+    pub(super) fn slice_of(&self, key: &Key) -> Option<ServiceName> {
+        Key::new(&key.namespace, self.labels.get(SOURCE_SERVICE)?).service().ok()
     }
 }
 

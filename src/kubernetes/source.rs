@@ -6,7 +6,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
 use super::{
-    exporting::{export, service_name},
+    exporting::export,
     policies::declared,
     seen::Key,
     world::{Said, World},
@@ -99,7 +99,7 @@ fn declared_before(state: &State) -> Vec<Key> {
 
 /// What a Service's export has become.
 fn event(world: &World, state: &State, key: &Key) -> Option<Event> {
-    let name = service_name(key).ok()?;
+    let name = key.service().ok()?;
     let known = state.exports.get(&name);
     if known.is_some_and(|known| known.source != ExportSource::Kubernetes) {
         // A person declared it elsewhere, which `tombolo services` shows; it is not ours to change.

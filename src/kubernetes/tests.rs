@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     Parts,
+    patience::Patience,
     seen::Key,
     watching,
     world::{Said, World},
@@ -147,7 +148,7 @@ fn follow(server: &Server) -> Following {
     let client = kube::Client::new(server.clone(), "default");
     let (say, said) = mpsc::channel(64);
     let (renew, renewed) = watch::channel(0);
-    watching::start(&client, &parts, &say, &renewed);
+    watching::start(&client, &parts, &Patience::new(parts.clock.clone()), &say, &renewed);
     Following { said, world: World::default(), renew, parts }
 }
 

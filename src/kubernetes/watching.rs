@@ -22,6 +22,7 @@ use tokio_stream::StreamExt as _;
 use super::{
     MANAGED_BY, MANAGER, Parts, SERVICE_NAME, SLICE_MANAGED_BY,
     own::{Own, SaidOwn},
+    patience::Patience,
     resources::{Clusterset, ExportGrant, FailoverPolicy, Guardrail, ImportPolicy, JoinToken, Peer},
     seen::{self, Key},
     world::{Change, RULES, Said, Trouble},
@@ -40,13 +41,20 @@ pub(super) fn plain(group: &str, kind: &str, plural: &str) -> ApiResource {
 }
 
 /// Begins to follow everything.
-pub(super) fn start(client: &Client, parts: &Parts, say: &mpsc::Sender<Said>, renew: &watch::Receiver<u64>) {
+pub(super) fn start(
+    client: &Client,
+    parts: &Parts,
+    patience: &Patience,
+    say: &mpsc::Sender<Said>,
+    renew: &watch::Receiver<u64>,
+) {
     let all = || client.clone();
     let every = watcher::Config::default;
     let ours = || every().labels(&format!("{MANAGED_BY}={MANAGER}"));
     let following = Following {
         tasks: parts.tasks.clone(),
         clock: parts.clock.clone(),
+        patience: patience.clone(),
         say: say.clone(),
         renew: renew.clone(),
     };
@@ -100,6 +108,7 @@ fn follow_own(typed: &Following, client: &Client, namespace: &str) {
 struct Following {
     tasks: Tasks,
     clock: Clock,
+    patience: Patience,
     say: mpsc::Sender<Said>,
     /// Changes when watches may hang on connections that nobody serves.
     renew: watch::Receiver<u64>,
@@ -118,7 +127,7 @@ impl Following {
         T: Send + 'static,
     {
         let (say, soft, clock) = (self.say.clone(), self.tasks.shutdown().soft(), self.clock.clone());
-        let mut renew = self.renew.clone();
+        let (mut renew, patience) = (self.renew.clone(), self.patience.clone());
         self.tasks.spawn(format!("kubernetes {kind}"), async move {
             let mut events = Box::pin(watcher(api.clone(), config.clone()));
             let mut soft = pin!(soft);
@@ -136,6 +145,7 @@ impl Following {
                 // The stream has no end of its own.
                 let Some(event) = event else { return };
                 let (trouble, pause) = pace.judge(&event);
+                let pause = pause.max(patience.left());
                 if let Some(reason) = trouble
                     && say.send(Said::Trouble(kind, reason)).await.is_err()
                 {

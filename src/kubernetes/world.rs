@@ -8,10 +8,11 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 
 use super::{
+    importing::Kind,
     own::{Owned, SaidOwn},
     seen::{Derived, Key, Pod, Service, ServiceExport, Slice, Written},
 };
-use crate::model::ids::Locality;
+use crate::model::ids::{Locality, ServiceName};
 
 /// What was said about the objects of one kind. `None` stands for an object that does not count.
 #[derive(Debug)]
@@ -119,6 +120,9 @@ pub(super) struct Trouble {
     pub(super) unknown: bool,
 }
 
+/// What stands for everything that is written.
+pub(super) const WRITES: &str = "writes";
+
 /// What watches of rules are called.
 pub(super) const RULES: [&str; 4] = ["ExportGrants", "ImportPolicies", "Guardrails", "FailoverPolicies"];
 
@@ -133,6 +137,10 @@ pub(super) struct World {
     pub(super) imports: Mirror<Written>,
     pub(super) import_slices: Mirror<Written>,
     pub(super) derived: Mirror<Derived>,
+    /// Derived Services and slices of ours, by the name they stand for.
+    ours: OrdSet<(ServiceName, Kind, Key)>,
+    /// Ports that derived Services lead to, and how many of them do.
+    entrance_ports: OrdMap<u16, usize>,
     pub(super) namespaces: Mirror<()>,
     pub(super) hosts: Mirror<Locality>,
     pub(super) pods: Mirror<Pod>,
@@ -156,8 +164,16 @@ impl World {
             }
             Said::Exports(change) => self.exports.take(change),
             Said::Imports(change) => self.imports.take(change),
-            Said::ImportSlices(change) => self.import_slices.take(change),
-            Said::Derived(change) => self.derived.take(change),
+            Said::ImportSlices(change) => {
+                let old = self.import_slices.clone();
+                self.import_slices.take(change);
+                self.index_import_slices(&old);
+            }
+            Said::Derived(change) => {
+                let old = self.derived.clone();
+                self.derived.take(change);
+                self.index_derived(&old);
+            }
             Said::Namespaces(change) => self.namespaces.take(change),
             Said::Hosts(change) => self.hosts.take(change),
             Said::Pods(change) => {
@@ -185,6 +201,53 @@ impl World {
                 self.slices_of.insert(entry);
             }
         }
+    }
+
+    fn index_import_slices(&mut self, old: &Mirror<Written>) {
+        for key in self.import_slices.changed_since(old) {
+            let entry = |slice: &Arc<Written>| Some((slice.slice_of(&key)?, Kind::Slice, key.clone()));
+            if let Some(entry) = old.get(&key).and_then(entry) {
+                self.ours.remove(&entry);
+            }
+            if let Some(entry) = self.import_slices.get(&key).and_then(entry) {
+                self.ours.insert(entry);
+            }
+        }
+    }
+
+    fn index_derived(&mut self, old: &Mirror<Derived>) {
+        for key in self.derived.changed_since(old) {
+            let entry = |derived: &Derived| (derived.of.service().clone(), Kind::Service, key.clone());
+            if let Some(before) = old.get(&key) {
+                self.ours.remove(&entry(before));
+                for port in &before.entrance.ports {
+                    let count = self.entrance_ports.get(&port.listening).copied().unwrap_or(0);
+                    if count > 1 {
+                        self.entrance_ports.insert(port.listening, count - 1);
+                    } else {
+                        self.entrance_ports.remove(&port.listening);
+                    }
+                }
+            }
+            if let Some(now) = self.derived.get(&key).cloned() {
+                self.ours.insert(entry(&now));
+                for port in &now.entrance.ports {
+                    *self.entrance_ports.entry(port.listening).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    /// Derived Services and slices of ours that stand for a name.
+    pub(super) fn ours_of(&self, name: &ServiceName) -> impl Iterator<Item = (Kind, &Key)> {
+        let first = (name.clone(), Kind::Service, Key::new("", ""));
+        let own = self.ours.range(first..).take_while(move |(of, ..)| of == name);
+        own.map(|(_, kind, key)| (*kind, key))
+    }
+
+    /// Whether a derived Service leads to that port.
+    pub(super) fn is_entrance(&self, port: u16) -> bool {
+        self.entrance_ports.contains_key(&port)
     }
 
     fn index_pods(&mut self, old: &Mirror<Pod>) {

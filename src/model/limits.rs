@@ -438,12 +438,16 @@ pub const API_EVENTS_QUEUE_MAX: usize = 4_096;
 pub const API_EVENTS_BATCH_MAX: usize = 1_024;
 /// Time for the API server to take a connection, or to answer a write.
 pub const API_SERVER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Names whose objects are written at once.
-pub const API_WRITERS_MAX: usize = 8;
+/// Names whose objects are written at once; one while the API server refuses or does not answer.
+pub const API_WRITERS_MAX: usize = 16;
 /// Pause of a writer after each write, so at most 400 a second together.
-pub const API_WRITE_PAUSE: Duration = Duration::from_millis(20);
+pub const API_WRITE_PAUSE: Duration = Duration::from_millis(40);
 /// Without any change, what is written is compared with what should be this often.
 pub const API_IDLE_LOOK: Duration = Duration::from_secs(300);
+/// What was written and is not seen on the watch after this long is written again.
+pub const API_ECHO_MAX: Duration = Duration::from_secs(10);
+/// Longest pause that an API server can ask for (`Retry-After`).
+pub const API_RETRY_AFTER_MAX: Duration = Duration::from_secs(120);
 /// Letters of an Event's note.
 pub const API_EVENT_NOTE_MAX: usize = 1_000;
 /// Pause between two looks at custom resources while something changes.
@@ -458,6 +462,10 @@ pub const GOVERN_JOIN_PAUSE: Duration = Duration::from_secs(5);
 pub const POD_ADDRESS_SETTLED: Duration = Duration::from_secs(2);
 /// Life of the Lease of the gateway that writes.
 pub const LEASE_LIFE: Duration = Duration::from_secs(15);
+/// A gateway that can no longer renew it counts it as its own for so long; others wait for all of its life.
+pub const LEASE_HELD: Duration = Duration::from_secs(10);
+/// After an API server was silent for so long, watches may hang on connections that nobody serves.
+pub const SILENCE_FOR_LISTS: Duration = Duration::from_secs(10);
 /// Time for one look at it; without an answer the API server counts as away.
 pub const LEASE_TIMEOUT: Duration = Duration::from_secs(3);
 /// An API server that sends nothing at all for so long on a watch is away: it says something each minute.

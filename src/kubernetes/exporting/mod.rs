@@ -11,7 +11,7 @@ use super::{
 };
 use crate::model::{
     catalog::{Export, ExportEndpoint, ExportPort, ExportSource, Port},
-    ids::{Incarnation, Locality, Namespace, ServiceLabel, ServiceName},
+    ids::{Incarnation, Locality, ServiceLabel},
     policy::{self, Reason},
 };
 
@@ -28,13 +28,6 @@ pub(super) enum Invalid {
     Name(String),
 }
 
-/// The name of a Service for us.
-pub(super) fn service_name(key: &Key) -> Result<ServiceName, Invalid> {
-    let wrong = |error: crate::model::ids::IdError| Invalid::Name(error.to_string());
-    let namespace = Namespace::parse(&key.namespace).map_err(wrong)?;
-    Ok(ServiceName { namespace, name: ServiceLabel::parse(&key.name).map_err(wrong)? })
-}
-
 /// What the ServiceExport at `key` means; none when there is no such object.
 pub(super) fn export(world: &World, key: &Key, here: &Locality) -> Option<Result<Export, Invalid>> {
     let declared = world.exports.get(key)?;
@@ -47,7 +40,7 @@ fn of_service(
     declared: &ServiceExport,
     here: &Locality,
 ) -> Result<Export, Invalid> {
-    let name = service_name(key)?;
+    let name = key.service().map_err(|error| Invalid::Name(error.to_string()))?;
     let decision = policy::may_export(&name);
     if !decision.allowed {
         return Err(Invalid::Refused(decision.reason));

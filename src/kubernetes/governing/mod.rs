@@ -26,6 +26,7 @@ use super::{
     MANAGED_BY, MANAGER,
     events::{Events, Subject},
     importing::contains,
+    patience::Patience,
     policies,
     resources::{GROUP, JoinTokenSpec},
     seen::Key,
@@ -133,6 +134,7 @@ pub(super) struct Governing {
     namespace: String,
     hands: Hands,
     events: Events,
+    patience: Patience,
     attempts: Arc<Mutex<BTreeMap<String, joining::Attempt>>>,
     /// When an object's figures were last written.
     told: BTreeMap<String, Instant>,
@@ -146,7 +148,7 @@ impl Governing {
         (store, clock, tasks): (Store, Clock, Tasks),
         namespace: String,
         hands: Hands,
-        events: Events,
+        (events, patience): (Events, Patience),
     ) -> Self {
         Self {
             client,
@@ -156,6 +158,7 @@ impl Governing {
             namespace,
             hands,
             events,
+            patience,
             attempts: Arc::default(),
             told: BTreeMap::new(),
             seen: None,
@@ -172,7 +175,8 @@ impl Governing {
         let mut states = self.store.watch();
         loop {
             let (newest, state) = (world.borrow_and_update().clone(), states.borrow_and_update().clone());
-            if *leads.borrow_and_update() {
+            let asked_for = self.patience.left();
+            if *leads.borrow_and_update() && asked_for.is_zero() {
                 let began = tokio::select! {
                     biased;
                     () = &mut soft => return,
@@ -186,7 +190,7 @@ impl Governing {
             tokio::select! {
                 biased;
                 () = &mut soft => return,
-                () = sleep(limits::GOVERN_PAUSE) => {}
+                () = sleep(limits::GOVERN_PAUSE.max(asked_for)) => {}
             }
             tokio::select! {
                 biased;

@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 
 use super::{Condition, PeerView};
 use crate::{
-    kubernetes::{conditions::time, world::Trouble},
+    kubernetes::{
+        conditions::time,
+        world::{Trouble, WRITES},
+    },
     model::{ids::Timestamp, state::State, token::record::TokenRecord},
 };
 
@@ -40,14 +43,7 @@ pub(super) fn clusterset(
     let active = peers.iter().filter(|peer| peer.state == "active").count();
     let away: Vec<&str> =
         members.clone().filter(|peer| peer.state != "active").map(|peer| peer.cluster.as_str()).collect();
-    let kinds: Vec<&str> = trouble.keys().copied().collect();
-    let reachable = match kinds.as_slice() {
-        [] => Condition::new("ApiServerReachable", true, "Followed", "every kind of object is followed"),
-        kinds => {
-            let note = format!("cannot be followed: {}", kinds.join(", "));
-            Condition::new("ApiServerReachable", false, "NotFollowed", note)
-        }
-    };
+    let reachable = reachable(trouble);
     let ready = if away.is_empty() {
         Condition::new("Ready", true, "Ready", "every peer is active")
     } else {
@@ -63,6 +59,19 @@ pub(super) fn clusterset(
         "rootExpires": time(ends),
     });
     (status, vec![reachable, ready])
+}
+
+/// Whether everything can be followed and written, or else what not and why.
+fn reachable(trouble: &OrdMap<&'static str, Trouble>) -> Condition {
+    let told = |reason, note| Condition::new("ApiServerReachable", false, reason, note);
+    let kinds: Vec<&str> = trouble.keys().copied().filter(|kind| *kind != WRITES).collect();
+    match (kinds.as_slice(), trouble.get(WRITES)) {
+        ([], None) => {
+            Condition::new("ApiServerReachable", true, "Followed", "every kind of object is followed")
+        }
+        ([], Some(why)) => told("NotWritten", format!("nothing can be written: {}", why.reason)),
+        (kinds, _) => told("NotFollowed", format!("cannot be followed: {}", kinds.join(", "))),
+    }
 }
 
 /// A peer's status without its conditions, and those.
@@ -179,6 +188,18 @@ mod tests {
         assert_eq!((ready.holds, ready.reason.as_str()), (false, "Stale"));
         let (_, conditions) = peer(&view("revoked", None));
         assert!(!holds(&conditions, "Trusted"));
+    }
+
+    #[test]
+    fn an_api_server_that_takes_nothing_is_told_apart_from_one_that_says_nothing() {
+        let trouble = |kind| {
+            OrdMap::from_iter([(kind, Trouble { reason: "too many requests".to_owned(), unknown: false })])
+        };
+        let reason = |trouble| reachable(&trouble).reason;
+        assert_eq!(reason(OrdMap::new()), "Followed");
+        assert_eq!(reason(trouble("Pods")), "NotFollowed");
+        assert_eq!(reason(trouble(WRITES)), "NotWritten");
+        assert!(reachable(&trouble(WRITES)).message.contains("too many requests"));
     }
 
     #[test]

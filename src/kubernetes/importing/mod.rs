@@ -14,7 +14,7 @@ use crate::model::{
     catalog::Protocol,
     entrance::{Entrance, EntrancePort, allocate},
     ids::ServiceName,
-    import::{Import, ImportCluster},
+    import::{Import, ImportCluster, ImportPort},
     limits,
     virtual_ip::VipKey,
 };
@@ -28,6 +28,8 @@ pub(super) enum Kind {
     Slice,
     /// A ServiceImport.
     Import,
+    /// A ServiceExport, which people make; only its status is written.
+    Export,
 }
 
 /// An object as it should be. Its `status`, if it has one, is written apart.
@@ -80,13 +82,16 @@ pub(super) fn entrance_ports(
     key: &VipKey,
     import: &Import,
     known: Option<&Entrance>,
-    taken: &mut BTreeSet<u16>,
+    is_taken: impl Fn(u16) -> bool,
 ) -> Vec<EntrancePort> {
-    let port = |entry: &crate::model::import::ImportPort| {
+    // Those just given to the ports before.
+    let mut given = BTreeSet::new();
+    let port = |entry: &ImportPort| {
         let (protocol, number) = (entry.port.protocol, entry.port.number);
         let held = known.and_then(|known| known.listening(protocol, number));
-        let listening = held.or_else(|| allocate(key, protocol, number, taken))?;
-        taken.insert(listening);
+        let free = || allocate(key, protocol, number, |port| given.contains(&port) || is_taken(port));
+        let listening = held.or_else(free)?;
+        given.insert(listening);
         Some(EntrancePort { protocol, number, listening })
     };
     import.ports.iter().filter_map(port).collect()
