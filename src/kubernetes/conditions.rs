@@ -5,6 +5,9 @@ use serde_json::{Value, json};
 use super::exporting::Invalid;
 use crate::model::{ids::Timestamp, import::Import};
 
+/// Whether all that a Service asks for is done for other clusters too; there only when it is not.
+const CARRIED: &str = "tombolo.dev/Carried";
+
 /// One condition without its times.
 struct Condition {
     kind: &'static str,
@@ -14,15 +17,17 @@ struct Condition {
 }
 
 /// The conditions of a ServiceExport. `invalid` says why it exports nothing; `import` is what its name is in
-/// the whole clusterset. A condition that says what it said keeps its time.
+/// the whole clusterset; what of the Service is `not_carried` has a condition beside those of the standard. A
+/// condition that says what it said keeps its time.
 pub(super) fn of_export(
     invalid: Option<&Invalid>,
     import: Option<&Import>,
+    not_carried: &[String],
     generation: i64,
     known: &[Value],
     now: Timestamp,
 ) -> Vec<Value> {
-    let conditions = match invalid {
+    let mut conditions = match invalid {
         Some(invalid) => vec![refused(invalid), ready(false), no_conflict()],
         None => vec![
             Condition {
@@ -35,6 +40,14 @@ pub(super) fn of_export(
             import.map_or_else(no_conflict, conflict),
         ],
     };
+    if invalid.is_none() && !not_carried.is_empty() {
+        conditions.push(Condition {
+            kind: CARRIED,
+            holds: false,
+            reason: "NotCarried".to_owned(),
+            message: format!("other clusters do without: {}", not_carried.join(", ")),
+        });
+    }
     conditions.iter().map(|condition| dated(condition, generation, known, now)).collect()
 }
 
@@ -102,7 +115,7 @@ pub(super) fn news<'a>(old: &[Value], new: &'a [Value]) -> Vec<(bool, &'a str, &
         let same = |old: &&Value| ["type", "status", "reason"].iter().all(|key| old[key] == condition[key]);
         let holds = condition["status"] == "True";
         let (bad, good) = match condition["type"].as_str() {
-            Some("Valid") => (!holds, false),
+            Some("Valid" | CARRIED) => (!holds, false),
             Some("Conflict") => (holds, false),
             Some("Ready") => (false, holds),
             _ => (false, false),
@@ -126,23 +139,35 @@ mod tests {
 
     #[test]
     fn what_is_wrong_with_an_export_is_told_once() {
-        let wrong = of_export(Some(&Invalid::NoService), None, 1, &[], Timestamp(1_000_000));
+        let wrong = of_export(Some(&Invalid::NoService), None, &[], 1, &[], Timestamp(1_000_000));
         let told = news(&[], &wrong);
         assert_eq!(told.iter().map(|it| (it.0, it.1)).collect::<Vec<_>>(), [(false, "NoService")]);
         assert!(news(&wrong, &wrong).is_empty());
-        let mended = of_export(None, None, 1, &wrong, Timestamp(9_000_000));
+        let mended = of_export(None, None, &[], 1, &wrong, Timestamp(9_000_000));
         assert!(news(&wrong, &mended).is_empty(), "it is not offered yet");
     }
 
     #[test]
+    fn what_is_not_carried_is_told_and_an_event_says_it() {
+        let lacks = ["port 53/UDP".to_owned(), "sessionAffinity ClientIP".to_owned()];
+        let all = of_export(None, None, &lacks, 1, &[], Timestamp(1_000_000));
+        let told = all.iter().find(|it| it["type"] == CARRIED).expect("a condition");
+        assert_eq!((told["status"].as_str(), told["reason"].as_str()), (Some("False"), Some("NotCarried")));
+        assert!(told["message"].as_str().is_some_and(|text| text.contains("port 53/UDP, sessionAffinity")));
+        assert!(news(&[], &all).iter().any(|(good, reason, _)| !good && *reason == "NotCarried"));
+        let none = of_export(None, None, &[], 1, &all, Timestamp(1_000_000));
+        assert!(none.iter().all(|it| it["type"] != CARRIED));
+    }
+
+    #[test]
     fn a_condition_that_stays_keeps_its_time() {
-        let first = of_export(Some(&Invalid::NoService), None, 1, &[], Timestamp(1_000_000));
+        let first = of_export(Some(&Invalid::NoService), None, &[], 1, &[], Timestamp(1_000_000));
         let (valid, again) =
-            (&first[0], of_export(Some(&Invalid::NoService), None, 1, &first, Timestamp(9_000_000)));
+            (&first[0], of_export(Some(&Invalid::NoService), None, &[], 1, &first, Timestamp(9_000_000)));
         assert_eq!((valid["status"].as_str(), valid["reason"].as_str()), (Some("False"), Some("NoService")));
         assert_eq!(valid["lastTransitionTime"], "1970-01-01T00:16:40Z");
         assert_eq!(first, again);
-        let mended = of_export(None, None, 1, &first, Timestamp(9_000_000));
+        let mended = of_export(None, None, &[], 1, &first, Timestamp(9_000_000));
         assert_eq!(mended[0]["lastTransitionTime"], "1970-01-01T02:30:00Z");
         assert_eq!(mended[1]["lastTransitionTime"], valid["lastTransitionTime"], "not ready before or after");
     }

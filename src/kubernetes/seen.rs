@@ -67,6 +67,28 @@ pub(super) struct ServicePort {
 pub(super) struct Service {
     pub(super) form: Form,
     pub(super) ports: Vec<ServicePort>,
+    /// What of it is not carried to other clusters, each in words.
+    pub(super) not_carried: Vec<String>,
+}
+
+/// What is asked of a Service that gateways do not do: nobody is to find that out by losing packets.
+fn not_carried(spec: &core::ServiceSpec) -> Vec<String> {
+    let port = |port: &core::ServicePort| {
+        let spoken = port.protocol.as_deref().filter(|spoken| *spoken != "TCP")?;
+        Some(format!("port {}/{spoken}", port.port))
+    };
+    let mut found: Vec<String> = spec.ports.iter().flatten().filter_map(port).collect();
+    if spec.session_affinity.as_deref() == Some("ClientIP") {
+        found.push("sessionAffinity ClientIP".to_owned());
+    }
+    if spec.internal_traffic_policy.as_deref() == Some("Local") {
+        found.push("internalTrafficPolicy Local".to_owned());
+    }
+    found.extend(spec.traffic_distribution.iter().map(|wanted| format!("trafficDistribution {wanted}")));
+    if spec.ip_families.iter().flatten().any(|family| family == "IPv6") {
+        found.push("IPv6: names have IPv4 addresses in every cluster".to_owned());
+    }
+    found
 }
 
 /// None for a transport that is not carried.
@@ -98,7 +120,8 @@ impl Service {
                 app_protocol: port.app_protocol.clone().unwrap_or_default(),
             })
         };
-        Some(Self { form, ports: spec.ports.iter().flatten().filter_map(port).collect() })
+        let ports = spec.ports.iter().flatten().filter_map(port).collect();
+        Some(Self { form, ports, not_carried: not_carried(spec) })
     }
 }
 
@@ -278,5 +301,29 @@ impl Pod {
             account: spec.service_account_name.clone().unwrap_or_else(|| "default".to_owned()),
             since: Timestamp(u64::try_from(since).unwrap_or(0)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_carried_of_a_service_is_named() {
+        let of = |spec: Value| {
+            let service = serde_json::json!({ "metadata": { "name": "web" }, "spec": spec });
+            let service: core::Service = serde_json::from_value(service).expect("a Service");
+            Service::of(&service).expect("it has a spec").not_carried
+        };
+        let plain = serde_json::json!({ "ports": [{ "port": 80 }], "sessionAffinity": "None",
+            "internalTrafficPolicy": "Cluster", "ipFamilies": ["IPv4"] });
+        assert!(of(plain).is_empty());
+        let rich = serde_json::json!({ "sessionAffinity": "ClientIP", "internalTrafficPolicy": "Local",
+            "trafficDistribution": "PreferClose", "ipFamilies": ["IPv4", "IPv6"],
+            "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }, { "port": 9, "protocol": "SCTP" }] });
+        let named = of(rich);
+        assert_eq!(named[..3], ["port 53/UDP", "port 9/SCTP", "sessionAffinity ClientIP"]);
+        assert_eq!(named[3..5], ["internalTrafficPolicy Local", "trafficDistribution PreferClose"]);
+        assert!(named[5].starts_with("IPv6") && named.len() == 6);
     }
 }

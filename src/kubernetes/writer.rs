@@ -258,6 +258,7 @@ impl Writer {
         let invalid = meant.and_then(Result::err);
         // Offered, once the state says so.
         let import = state.imports.get(name).filter(|_| state.exports.contains_key(name));
+        let not_carried = world.services.get(&key).map_or(&[][..], |service| &service.not_carried);
         let at = (Kind::Export, key.clone());
         let noted = self.notes().object_at(name, &at).map(|noted| noted.data["status"]["conditions"].clone());
         let held = noted.and_then(|noted| noted.as_array().cloned());
@@ -265,6 +266,7 @@ impl Writer {
         let conditions = conditions::of_export(
             invalid.as_ref(),
             import.map(AsRef::as_ref),
+            not_carried,
             declared.generation,
             &held,
             self.clock.wall(),

@@ -24,7 +24,10 @@ fn service(form: Form) -> Said {
         number: 80,
         app_protocol: String::new(),
     };
-    Said::Services(Change::Put(key("web"), Some(Service { form, ports: vec![port] })))
+    Said::Services(Change::Put(
+        key("web"),
+        Some(Service { form, ports: vec![port], not_carried: Vec::new() }),
+    ))
 }
 
 fn declared(uid: &str) -> Said {

@@ -94,7 +94,12 @@ pub(super) fn entrance_ports(
         given.insert(listening);
         Some(EntrancePort { protocol, number, listening })
     };
-    import.ports.iter().filter_map(port).collect()
+    import.ports.iter().filter(|entry| is_served(entry)).filter_map(port).collect()
+}
+
+/// Only TCP is.
+fn is_served(entry: &ImportPort) -> bool {
+    entry.port.protocol == Protocol::Tcp
 }
 
 /// The derived Service of a name: it selects the gateways, so that Kubernetes itself keeps track of those
@@ -199,8 +204,11 @@ pub(super) fn service_import(import: &Import, given: Given<'_>) -> Object {
             let message = "names have IPv4 addresses, and this cluster has no IPv4 Services";
             ("False", "IPFamilyNotSupported", message.to_owned())
         }
+        (true, _) if !import.ports.is_empty() && !import.ports.iter().any(is_served) => {
+            ("False", "Pending", "none of its ports is TCP, and no others are served".to_owned())
+        }
         (true, _) => ("False", "Pending", "the name has no address yet".to_owned()),
-        (false, 0) => ("True", "Ready", "the name resolves and is served".to_owned()),
+        (false, 0) => ("True", "Ready", ready_message(import)),
         (false, beyond) => {
             let most = limits::ENTRANCES_PER_IMPORT_MAX;
             ("True", "Ready", format!("{beyond} endpoints beyond the first {most} have no address"))
@@ -211,6 +219,15 @@ pub(super) fn service_import(import: &Import, given: Given<'_>) -> Object {
     let ready = json!({ "type": "Ready", "status": holds, "reason": reason, "message": message });
     let status = json!({ "clusters": clusters, "conditions": [ready] });
     sealed(Kind::Import, import_key(&import.name), body, Some(status))
+}
+
+fn ready_message(import: &Import) -> String {
+    let port = |entry: &ImportPort| format!("{}/{}", entry.port.number, protocol(entry.port.protocol));
+    let unserved: Vec<String> = import.ports.iter().filter(|entry| !is_served(entry)).map(port).collect();
+    match unserved.as_slice() {
+        [] => "the name resolves and is served".to_owned(),
+        ports => format!("the name resolves and is served, but for {}: only TCP is", ports.join(", ")),
+    }
 }
 
 /// Where a ServiceImport stands.

@@ -95,6 +95,28 @@ fn a_service_import_waits_for_its_address_and_then_shows_it() {
 }
 
 #[test]
+fn ports_that_are_not_served_lead_nowhere_and_are_named() {
+    let mut import = import(&[("http", 80), ("dns", 53)]);
+    import.ports[1].port.protocol = Protocol::Udp;
+    let ports = entrance_ports(&key(), &import, None, |_| false);
+    assert_eq!(ports.iter().map(|port| port.number).collect::<Vec<_>>(), [80]);
+    let addresses = ["10.96.1.2".parse().expect("an address")];
+    let given = Given { addresses: &addresses, ..Given::default() };
+    let ready = service_import(&import, given);
+    assert_eq!(
+        ready.body["spec"]["ports"].as_array().map(Vec::len),
+        Some(2),
+        "what exporters have stands there"
+    );
+    let message =
+        |object: &Object| object.status.as_ref().expect("a status")["conditions"][0]["message"].clone();
+    assert!(message(&ready).as_str().is_some_and(|text| text.contains("53/UDP")));
+    import.ports.remove(0);
+    let nothing = service_import(&import, Given::default());
+    assert!(message(&nothing).as_str().is_some_and(|text| text.contains("none of its ports is TCP")));
+}
+
+#[test]
 fn a_cluster_without_ipv4_says_why_a_name_has_no_address() {
     let error = "Service \"clusterset-a\" is invalid: spec.ipFamilies[0]: Invalid value: \"IPv4\": not configured on \
                  this cluster";
