@@ -27,7 +27,11 @@ use super::{
     seen::{self, Key},
     world::{Change, RULES, Said, Trouble},
 };
-use crate::{clock::Clock, model::backoff::Backoff, supervise::Tasks};
+use crate::{
+    clock::Clock,
+    model::{backoff::Backoff, limits},
+    supervise::Tasks,
+};
 
 /// A kind of the standard's group, in the version that is stored.
 pub(super) fn standard(kind: &str, plural: &str) -> ApiResource {
@@ -131,7 +135,7 @@ impl Following {
         self.tasks.spawn(format!("kubernetes {kind}"), async move {
             let mut events = Box::pin(watcher(api.clone(), config.clone()));
             let mut soft = pin!(soft);
-            let mut pace = Pace { kind, clock, backoff: Backoff::new(), trouble: None };
+            let mut pace = Pace { kind, clock, backoff: Backoff::new(), trouble: None, listing: false };
             loop {
                 let event = tokio::select! {
                     biased;
@@ -141,6 +145,14 @@ impl Following {
                         continue;
                     }
                     event = events.next() => event,
+                    // A watch that was begun anew says nothing while nothing happens.
+                    () = sleep(limits::API_SERVER_TIMEOUT), if pace.is_over_when_quiet() => {
+                        (pace.trouble, pace.backoff) = (None, Backoff::new());
+                        if say.send(Said::Trouble(kind, None)).await.is_err() {
+                            return;
+                        }
+                        continue;
+                    }
                 };
                 // The stream has no end of its own.
                 let Some(event) = event else { return };
@@ -178,16 +190,27 @@ struct Pace {
     clock: Clock,
     backoff: Backoff,
     trouble: Option<Trouble>,
+    /// A list has begun and is not complete.
+    listing: bool,
 }
 
 impl Pace {
+    /// Whether a while without an error means that the trouble is over: what cannot be had is refused sooner.
+    fn is_over_when_quiet(&self) -> bool {
+        self.trouble.is_some() && !self.listing
+    }
+
     /// What is new about the trouble, if anything is, and the pause before the next attempt.
     fn judge<K>(&mut self, event: &Result<Event<K>, watcher::Error>) -> (Option<Option<Trouble>>, Duration) {
         let now = self.clock.now();
         match event {
             // A list that begins has proved nothing: it may be refused with its first answer.
-            Ok(Event::Init) => (None, Duration::ZERO),
-            Ok(_) => {
+            Ok(Event::Init) => {
+                self.listing = true;
+                (None, Duration::ZERO)
+            }
+            Ok(event) => {
+                self.listing &= !matches!(event, Event::InitDone);
                 self.backoff = Backoff::new();
                 let over = self.trouble.take().is_some();
                 (over.then_some(None), Duration::ZERO)
@@ -234,7 +257,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn pauses_grow_while_lists_begin_and_fail_and_trouble_is_told_once() {
-        let mut pace = Pace { kind: "Pods", clock: Clock::system(), backoff: Backoff::new(), trouble: None };
+        let mut pace = Pace {
+            kind: "Pods",
+            clock: Clock::system(),
+            backoff: Backoff::new(),
+            trouble: None,
+            listing: false,
+        };
         let error = || Err::<Event<()>, _>(watcher::Error::NoResourceVersion);
         let mut longest = Duration::ZERO;
         for attempt in 0..20 {
