@@ -138,8 +138,6 @@ pub(super) struct Governing {
     attempts: Arc<Mutex<BTreeMap<String, joining::Attempt>>>,
     /// When an object's figures were last written.
     told: BTreeMap<String, Instant>,
-    /// What was last looked at.
-    seen: Option<Arc<World>>,
 }
 
 impl Governing {
@@ -161,7 +159,6 @@ impl Governing {
             patience,
             attempts: Arc::default(),
             told: BTreeMap::new(),
-            seen: None,
         }
     }
 
@@ -183,9 +180,6 @@ impl Governing {
                     () = self.round(&newest, &state) => self.clock.now(),
                 };
                 self.told.retain(|_, at| began < *at + limits::GOVERN_FIGURES_PAUSE);
-                self.seen = Some(newest);
-            } else {
-                self.seen = None;
             }
             tokio::select! {
                 biased;

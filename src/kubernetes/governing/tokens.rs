@@ -1,6 +1,6 @@
 //! JoinTokens: each gets a token in a Secret of its name, once; one that is deleted revokes its token.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     ByteString,
@@ -30,13 +30,8 @@ impl Governing {
         for (key, token) in world.own.tokens.iter() {
             self.token(key, token, state).await;
         }
-        let Some(old) = &self.seen else { return };
-        for (key, token) in old.own.tokens.iter() {
-            if world.own.tokens.get(key).is_none()
-                && let Some(id) = id_of(&token.status)
-            {
-                self.revoke(id).await;
-            }
+        for id in orphans(world, state) {
+            self.revoke(id).await;
         }
     }
 
@@ -100,6 +95,9 @@ impl Governing {
         }
         let spoken = |problem: Problem| format!("{} {}: {}", problem.code, problem.message, problem.fix);
         let (id, text) = (self.hands.issue)(token.spec.clone()).await.map_err(spoken)?;
+        // Before anybody can use it: should the object go while no gateway runs, the token goes with it.
+        let uid = token.uid.clone();
+        self.change(id, move |record| record.declared_by = Some(uid)).await;
         let owner = OwnerReference {
             api_version: API_VERSION.to_owned(),
             kind: "JoinToken".to_owned(),
@@ -128,16 +126,32 @@ impl Governing {
     }
 
     async fn revoke(&self, id: TokenId) {
-        let decide = move |state: &State, now| {
-            let record = state.tokens.get(&id).filter(|record| record.revoked.is_none());
-            let revoked =
-                record.map(|record| TokenRecord { revoked: Some(now), ..TokenRecord::clone(record) });
-            Ok((revoked.map(Event::Token).into_iter().collect(), ()))
+        let now = self.clock.wall();
+        self.change(id, move |record| record.revoked = record.revoked.or(Some(now))).await;
+    }
+
+    async fn change(&self, id: TokenId, change: impl FnOnce(&mut TokenRecord) + Send + 'static) {
+        let decide = move |state: &State, _| {
+            let Some(record) = state.tokens.get(&id) else { return Ok((Vec::new(), ())) };
+            let mut changed = TokenRecord::clone(record);
+            change(&mut changed);
+            let events = if changed == **record { Vec::new() } else { vec![Event::Token(changed)] };
+            Ok((events, ()))
         };
         if let Err(problem) = self.store.transact(decide).await {
-            tracing::error!(code = %problem.code, error = %problem.message, "a token could not be revoked");
+            tracing::error!(code = %problem.code, error = %problem.message, "a token could not be changed");
         }
     }
+}
+
+/// Tokens that can be redeemed although the JoinToken that asked for them is gone, be it while no gateway ran.
+fn orphans(world: &World, state: &State) -> Vec<TokenId> {
+    let uids: BTreeSet<&str> = world.own.tokens.iter().map(|(_, token)| token.uid.as_str()).collect();
+    let orphan = |record: &TokenRecord| {
+        let gone = record.declared_by.as_deref().is_some_and(|uid| !uids.contains(uid));
+        gone && record.revoked.is_none() && record.uses_left > 0
+    };
+    state.tokens.values().filter(|record| orphan(record)).map(|record| record.id).collect()
 }
 
 fn id_of(status: &Value) -> Option<TokenId> {

@@ -40,6 +40,9 @@ pub struct TokenRecord {
     /// The cluster it is for may come with other roots, in the place of the peer of its id.
     #[serde(default)]
     pub rejoin: bool,
+    /// The object that asks for it, where there is one: without that it is to be revoked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub declared_by: Option<String>,
     /// When it was revoked.
     #[serde(default)]
     pub revoked: Option<Timestamp>,
@@ -142,6 +145,7 @@ impl TokenRecord {
             for_cluster: terms.for_cluster,
             expect_trust_domain: terms.expect_trust_domain,
             require_approval: terms.require_approval,
+            declared_by: None,
             revoked: None,
             redeemed: Vec::new(),
         })
