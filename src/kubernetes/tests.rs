@@ -189,6 +189,17 @@ async fn an_expired_version_is_listed_anew_and_nothing_is_lost_meanwhile() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_was_begun_again_is_no_trouble_even_when_it_says_nothing() {
+    let server = Server::of(&[Answer::List(&["web"]), Answer::Refuse(503), Answer::Silent]);
+    let mut following = follow(&server);
+    following.until(|world| has(world, "web") && world.trouble.contains_key("Services")).await;
+    let begun = following.parts.clock.now();
+    following.until(|world| world.trouble.is_empty()).await;
+    assert!(following.parts.clock.now() - begun < Duration::from_secs(30));
+    assert_eq!(server.asked("/api/v1/services"), 3, "nothing is listed anew");
+}
+
+#[tokio::test(start_paused = true)]
 async fn too_many_requests_are_answered_with_patience() {
     let server = Server::of(&[Answer::Refuse(429)]);
     let mut following = follow(&server);

@@ -157,3 +157,49 @@ fn orphans(world: &World, state: &State) -> Vec<TokenId> {
 fn id_of(status: &Value) -> Option<TokenId> {
     TokenId::parse(status["id"].as_str()?).ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        kubernetes::{
+            own::SaidOwn,
+            world::{Change, Said},
+        },
+        model::{
+            ids::{ClusterId, GatewayId, Locality, Timestamp, TrustDomain},
+            state::{Me, Settings},
+            token::{TokenSecret, record::TokenTerms},
+            virtual_ip::VirtualIps,
+        },
+    };
+
+    #[test]
+    fn a_token_whose_object_is_gone_is_an_orphan_until_it_is_revoked() {
+        let me = Me {
+            cluster: ClusterId::parse("east").expect("an id"),
+            trust_domain: TrustDomain::parse("east.tombolo").expect("a domain"),
+            gateway: GatewayId::parse("g1").expect("an id"),
+            locality: Locality::default(),
+        };
+        let ips = VirtualIps::new("127.77.0.0/18".parse().expect("a network")).expect("large enough");
+        let mut state = State::new(me, Settings::default(), ips);
+        let now = Timestamp(1_800_000_000_000);
+        let record = |at: u8, uid: Option<&str>| {
+            let secret = TokenSecret::new([at; 32]);
+            let record = TokenRecord::issue(TokenId([at; 10]), &secret, TokenTerms::default(), now);
+            TokenRecord { declared_by: uid.map(str::to_owned), ..record.expect("within bounds") }
+        };
+        for (at, uid) in [(1, None), (2, Some("here")), (3, Some("gone"))] {
+            state.apply(Event::Token(record(at, uid)), now);
+        }
+        let mut world = World::default();
+        let spec = serde_json::from_value(json!({})).expect("all of it has defaults");
+        let own = Own { uid: "here".to_owned(), generation: 1, spec, status: Value::Null, ours: false };
+        let key = Key::new("tombolo-system", "for-west");
+        world.take(Said::Own(SaidOwn::Tokens(Change::Put(key, Some(own)))));
+        assert_eq!(orphans(&world, &state), [TokenId([3; 10])]);
+        state.apply(Event::Token(TokenRecord { revoked: Some(now), ..record(3, Some("gone")) }), now);
+        assert!(orphans(&world, &state).is_empty());
+    }
+}
