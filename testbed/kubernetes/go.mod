@@ -9,6 +9,7 @@ godebug default=go1.26
 
 require (
 	github.com/coredns/coredns v1.15.0
+	github.com/miekg/dns v1.1.73
 	go.etcd.io/etcd/server/v3 v3.7.2
 	k8s.io/api v0.37.2
 	k8s.io/apimachinery v0.37.2
@@ -171,7 +172,6 @@ require (
 	github.com/mdlayher/socket v0.6.1 // indirect
 	github.com/mdlayher/vsock v1.3.0 // indirect
 	github.com/mholt/acmez/v3 v3.1.7 // indirect
-	github.com/miekg/dns v1.1.73 // indirect
 	github.com/minio/simdjson-go v0.4.5 // indirect
 	github.com/mitchellh/go-homedir v1.1.0 // indirect
 	github.com/mitchellh/go-wordwrap v1.0.1 // indirect

@@ -29,6 +29,11 @@ const (
 	kubernetesIP   = "10.96.0.1"
 	dnsIP          = "10.96.0.10"
 	clusterDomain  = "cluster.local"
+	// Of both families, IPv4 first.
+	podPrefix6      = "fd00:244::"
+	podNetwork6     = "fd00:244::/64"
+	podGateway6     = "fd00:244::1"
+	serviceNetwork6 = "fd00:96::/112"
 )
 
 // What the command line says.
@@ -64,8 +69,10 @@ func (i images) program(image string) (string, bool) {
 }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "pause" {
-		pause(os.Args[2:])
+	if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+		if err := job(os.Args[1], os.Args[2:]); err != nil {
+			log.Fatalf("%s: %v", os.Args[1], err)
+		}
 		return
 	}
 	s := settings{images: images{}}
@@ -82,6 +89,19 @@ func main() {
 	defer stop()
 	if err := run(ctx, s); err != nil && ctx.Err() == nil {
 		log.Fatalf("cluster: %v", err)
+	}
+}
+
+// job does something else than being a cluster.
+func job(name string, words []string) error {
+	switch name {
+	case "pause":
+		pause(words)
+		return nil
+	case "fill", "export", "change", "sample":
+		return trafficMain(name, words)
+	default:
+		return fmt.Errorf("no such job")
 	}
 }
 

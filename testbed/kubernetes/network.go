@@ -23,6 +23,7 @@ func prepareNetwork(s settings) error {
 	return each(
 		command("", "ip", "link", "set", "lo", "up"),
 		command("1", "tee", "/proc/sys/net/ipv4/ip_forward"),
+		command("1", "tee", "/proc/sys/net/ipv6/conf/all/forwarding"),
 		command(rules, "nft", "-f", "-"),
 	)
 }
@@ -34,17 +35,28 @@ func connectPod(pid int, device, address string) error {
 	inside := func(words ...string) func() error {
 		return command("", append([]string{"nsenter", "-t", target, "-n", "ip"}, words...)...)
 	}
+	address6 := sixOf(address)
 	return each(
 		command("", "ip", "link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", target),
 		command("", "ip", "addr", "add", podGateway+"/32", "dev", device),
 		command("", "ip", "link", "set", device, "up"),
 		command("", "ip", "route", "add", address+"/32", "dev", device),
+		command("", "ip", "addr", "add", podGateway6+"/128", "dev", device, "nodad"),
+		command("", "ip", "route", "add", address6+"/128", "dev", device),
 		inside("link", "set", "lo", "up"),
 		inside("addr", "add", address+"/32", "dev", "eth0"),
 		inside("link", "set", "eth0", "up"),
 		inside("route", "add", podGateway, "dev", "eth0"),
 		inside("route", "add", "default", "via", podGateway),
+		inside("addr", "add", address6+"/128", "dev", "eth0", "nodad"),
+		inside("route", "add", podGateway6, "dev", "eth0"),
+		inside("-6", "route", "add", "default", "via", podGateway6),
 	)
+}
+
+// sixOf is a pod's IPv6 address, which has its IPv4 address in it. It leads nowhere outside of the cluster.
+func sixOf(address string) string {
+	return podPrefix6 + address
 }
 
 func each(steps ...func() error) error {

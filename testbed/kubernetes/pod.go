@@ -230,7 +230,7 @@ func (p *pod) reportReady(
 	}
 	status := &object.Status
 	status.Phase, status.Message, status.StartTime = phase, message, &p.started
-	status.PodIP, status.PodIPs = p.address, []corev1.PodIP{{IP: p.address}}
+	status.PodIP, status.PodIPs = p.address, []corev1.PodIP{{IP: p.address}, {IP: sixOf(p.address)}}
 	status.HostIP = p.kubelet.settings.address
 	status.Conditions = p.conditions(object.Status.Conditions, all)
 	status.ContainerStatuses = p.containerStatuses(ready)

@@ -123,7 +123,7 @@ func apiserverCommand(s settings) []string {
 		"--service-account-key-file=" + path("accounts.key"),
 		"--service-account-signing-key-file=" + path("accounts.key"),
 		"--service-account-issuer=https://kubernetes.default.svc",
-		"--service-cluster-ip-range=" + serviceNetwork,
+		"--service-cluster-ip-range=" + serviceNetwork + "," + serviceNetwork6,
 		"--authorization-mode=RBAC", "--allow-privileged=true", "--profiling=false",
 	}
 }
@@ -136,7 +136,7 @@ func controllersCommand(s settings) []string {
 		"--service-account-private-key-file=" + path("accounts.key"),
 		"--root-ca-file=" + path("ca.crt"),
 		"--leader-elect=false", "--use-service-account-credentials=false",
-		"--cluster-cidr=" + podNetwork, "--allocate-node-cidrs=false",
+		"--cluster-cidr=" + podNetwork + "," + podNetwork6, "--allocate-node-cidrs=false",
 		"--controllers=endpointslice-controller,endpoints-controller,namespace-controller," +
 			"serviceaccount-controller,serviceaccount-token-controller,root-ca-certificate-publisher-controller," +
 			"garbage-collector-controller,deployment-controller,replicaset-controller,statefulset-controller",
@@ -148,7 +148,7 @@ func proxyCommand(s settings) []string {
 	return []string{
 		filepath.Join(s.bin, "kube-proxy"),
 		"--kubeconfig=" + filepath.Join(s.folder, "kubeconfig"),
-		"--proxy-mode=nftables", "--cluster-cidr=" + podNetwork, "--hostname-override=" + s.name,
+		"--proxy-mode=nftables", "--cluster-cidr=" + podNetwork + "," + podNetwork6, "--hostname-override=" + s.name,
 		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0",
 		"--conntrack-tcp-timeout-close-wait=0", "--nodeport-addresses=" + s.address + "/32",
 		"--healthz-bind-address=127.0.0.1:10256", "--metrics-bind-address=127.0.0.1:10249",

@@ -64,6 +64,8 @@ pub(super) struct Standing {
     pub(super) kubectl: PathBuf,
     /// The program that is tried.
     pub(super) tombolo: PathBuf,
+    /// The program that is a cluster, and does some jobs in one.
+    pub(super) program: PathBuf,
     members: Vec<Member>,
     #[serde(skip)]
     folder: PathBuf,
@@ -84,8 +86,8 @@ impl Standing {
         );
         let run = format!("{:06x}", rand::rng().random_range(0..1_u32 << 24));
         let (clusters, members) = (Vec::new(), Vec::new());
-        let (kubectl, tombolo) = (PathBuf::new(), PathBuf::new());
-        let standing = Self { run, clusters, kubectl, tombolo, members, folder: folder.to_owned() };
+        let [kubectl, tombolo, program] = [const { PathBuf::new() }; 3];
+        let standing = Self { run, clusters, kubectl, tombolo, program, members, folder: folder.to_owned() };
         standing.save()?;
         Ok(standing)
     }
@@ -187,6 +189,7 @@ fn ip(words: &[&str], input: &str) -> Result<()> {
 pub(super) fn up(standing: &mut Standing, programs: &Programs, tombolo: &Path, count: usize) -> Result<()> {
     let began = Instant::now();
     standing.kubectl = programs.path("kubectl");
+    standing.program.clone_from(&programs.cluster);
     tombolo.clone_into(&mut standing.tombolo);
     for (index, (name, zone)) in PLACES.iter().enumerate().take(count) {
         standing.clusters.push(Cluster {

@@ -40,14 +40,26 @@ impl<'a> Kubectl<'a> {
         self.program(&self.standing.tombolo, &[&["k8s"], words, &context].concat(), input)
     }
 
-    fn program(self, program: &Path, words: &[&str], input: &str) -> Result<String> {
-        let mut child = Command::new("ip")
+    /// Does a job of the cluster's program, beside the cluster's pods.
+    pub(super) fn job(self, words: &[&str]) -> Result<String> {
+        self.program(&self.standing.program, words, "")
+    }
+
+    fn command(self, program: &Path, words: &[&str]) -> Command {
+        let mut command = Command::new("ip");
+        command
             .args(["netns", "exec", &self.cluster.namespace])
             .arg(program)
             .args(words)
             .env("KUBECONFIG", self.cluster.folder.join("kubeconfig"))
             .env(crate::process::MARK, &self.standing.run)
-            .env("HOME", &self.cluster.folder)
+            .env("HOME", &self.cluster.folder);
+        command
+    }
+
+    fn program(self, program: &Path, words: &[&str], input: &str) -> Result<String> {
+        let mut child = self
+            .command(program, words)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -4,6 +4,7 @@
 
 mod apiserver;
 mod cluster;
+mod families;
 mod faults;
 mod kubectl;
 mod overlay;

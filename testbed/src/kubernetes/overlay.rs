@@ -78,7 +78,7 @@ spec:
       containers:
         - name: web
           image: testbed
-          args: [backend, --cluster, {cluster}, --http, '0.0.0.0:8080']
+          args: [backend, --cluster, {cluster}, --http, '[::]:8080']
           readinessProbe: {{tcpSocket: {{port: 8080}}}}
 ---
 apiVersion: v1

@@ -34,7 +34,10 @@ pub(super) fn install(it: Kubectl<'_>) -> Result<()> {
     let (region, _) = cluster.zone.split_once('-').unwrap_or((&cluster.zone, ""));
     let (locality, address) = (format!("{region}/{}", cluster.zone), format!("{}:30443", cluster.address));
     let words = ["install", "--cluster", &cluster.name, "--locality", &locality, "--advertise", &address];
-    it.k8s(&words, "").map(drop)
+    it.k8s(&words, "")?;
+    // Here no kubelet brings a changed ConfigMap into a pod that runs.
+    it.run(&["rollout", "restart", "deployment/coredns", "-n", "kube-system"])?;
+    it.run(&["rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s"]).map(drop)
 }
 
 /// Joins `it` to `first` by `tombolo k8s`, from where both kubeconfigs are.

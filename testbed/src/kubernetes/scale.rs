@@ -10,11 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{
     cluster::{self, Standing},
-    kubectl::{Kubectl, until},
+    kubectl::Kubectl,
     programs::Programs,
     verify,
 };
@@ -24,8 +24,6 @@ use crate::{interrupt, screen};
 const PATIENCE: Duration = Duration::from_secs(1_200);
 /// How long the gateways are watched at rest, and under changes.
 const WATCHED: Duration = Duration::from_secs(30);
-/// Objects in one `kubectl create`.
-const BATCH: usize = 250;
 /// Ticks of a CPU's time in a second, on every Linux.
 const TICKS: f64 = 100.0;
 
@@ -63,7 +61,7 @@ pub(super) struct Measured {
     at_rest: Vec<Cost>,
     changes_per_second: f64,
     under_changes: Vec<Cost>,
-    /// From `kubectl apply` of a ServiceExport to the answer of the other cluster's CoreDNS, in milliseconds.
+    /// From the request that makes a ServiceExport to the answer of the other cluster's CoreDNS, in milliseconds.
     export_to_resolvable_ms: Quantiles,
 }
 
@@ -119,10 +117,9 @@ pub(super) fn scale(
     for it in [east, west] {
         it.run(&["create", "namespace", "many"])?;
     }
-    fill(west, size)?;
+    job(west, west, "fill", size)?;
     let begun = Instant::now();
-    let names: Vec<String> = (0..size.services).map(|at| format!("s{at}")).collect();
-    create(west, &names, &|name| service_export(name))?;
+    job(west, west, "export", size)?;
     let addresses = ["get", "serviceimports", "-n", "many", "-o", "jsonpath={.items[*].spec.ips[0]}"];
     for it in [east, west] {
         loop {
@@ -147,23 +144,21 @@ pub(super) fn scale(
         thread::sleep(WATCHED);
         Ok(())
     })?;
-    let mut changes = 0;
-    let mut took = 0.0;
+    let mut changed = 0.0;
     let under_changes = watched([east, west], || {
-        let begun = Instant::now();
-        changes = change(west, size)?;
-        took = begun.elapsed().as_secs_f64();
+        let said = job(west, west, "change", size)?;
+        changed = said.changes / said.seconds;
         Ok(())
     })?;
-    let samples = (0..size.samples).map(|at| sample(east, west, at)).collect::<Result<Vec<_>>>()?;
+    // Asked where it is to resolve.
+    let samples = job(east, west, "sample", size)?.millis;
     Ok(Measured {
         schema: "testbed/v1/kubernetes-scale",
         services: size.services,
         endpoints: size.endpoints,
         all_imported_seconds,
         at_rest,
-        #[expect(clippy::cast_precision_loss, reason = "a few thousand")]
-        changes_per_second: changes as f64 / took,
+        changes_per_second: changed,
         under_changes,
         export_to_resolvable_ms: quantiles(samples),
     })
@@ -176,98 +171,41 @@ fn quantiles(mut samples: Vec<u64>) -> Quantiles {
     Quantiles { samples: samples_count, p50: at(50).unwrap_or(0), p99: at(99).unwrap_or(0) }
 }
 
-fn service(name: &str) -> String {
-    format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: many}}\n\
-         spec: {{ports: [{{name: http, port: 80}}]}}\n"
-    )
+/// Has the cluster's program do a job in the cluster `at` to the cluster `to`, and reads what it says.
+fn job(at: Kubectl<'_>, to: Kubectl<'_>, name: &str, size: Size) -> Result<Said> {
+    interrupt::check()?;
+    let config = to.cluster.folder.join("kubeconfig").to_string_lossy().into_owned();
+    let endpoints = (size.endpoints / size.services).to_string();
+    let [services, rate, samples] = [size.services, size.rate, size.samples].map(|number| number.to_string());
+    let length = format!("{}s", WATCHED.as_secs());
+    let text = at.job(&[
+        name,
+        "--kubeconfig",
+        &config,
+        "--services",
+        &services,
+        "--endpoints",
+        &endpoints,
+        "--rate",
+        &rate,
+        "--samples",
+        &samples,
+        "--for",
+        &length,
+    ])?;
+    let said: Said = serde_json::from_str(&text).with_context(|| text.clone())?;
+    screen::note(&format!("{:5.0} s  {}: {name}", said.seconds, to.cluster.name));
+    Ok(said)
 }
 
-fn service_export(name: &str) -> String {
-    format!(
-        "apiVersion: multicluster.x-k8s.io/v1beta1\nkind: ServiceExport\nmetadata: {{name: {name}, namespace: many}}\n"
-    )
-}
-
-/// The slice of a Service; the addresses are nobody's.
-fn slice(name: &str, endpoints: usize, turn: usize) -> String {
-    let at: usize = name.trim_start_matches(|letter: char| !letter.is_ascii_digit()).parse().unwrap_or(0);
-    let address = |index: usize| {
-        let number = at * endpoints + index;
-        format!("198.{}.{}.{}", 20 + number / 60_000, number / 240 % 250, number % 240 + 1)
-    };
-    let ready = |index: usize| index != 0 || turn.is_multiple_of(2);
-    let all: Vec<String> = (0..endpoints)
-        .map(|index| format!("{{addresses: [{}], conditions: {{ready: {}}}}}", address(index), ready(index)))
-        .collect();
-    format!(
-        "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
-         metadata: {{name: {name}-1, namespace: many, labels: {{kubernetes.io/service-name: {name}}}}}\n\
-         addressType: IPv4\nendpoints: [{}]\nports: [{{name: http, port: 8080}}]\n",
-        all.join(", ")
-    )
-}
-
-/// Creates objects of these names, a few kubectls at a time.
-fn create(it: Kubectl<'_>, names: &[String], object: &(impl Fn(&str) -> String + Sync)) -> Result<()> {
-    let batches: Vec<&[String]> = names.chunks(BATCH).collect();
-    for batches in batches.chunks(4) {
-        interrupt::check()?;
-        thread::scope(|scope| {
-            let each: Vec<_> = batches
-                .iter()
-                .map(|batch| {
-                    scope.spawn(move || {
-                        let text: Vec<String> = batch.iter().map(|name| object(name)).collect();
-                        it.fed(&["create", "-f", "-", "--validate=false"], &text.join("---\n"))
-                    })
-                })
-                .collect();
-            each.into_iter().try_for_each(|it| it.join().expect("no panic").map(drop))
-        })?;
-    }
-    Ok(())
-}
-
-fn fill(it: Kubectl<'_>, size: Size) -> Result<()> {
-    let begun = Instant::now();
-    let names: Vec<String> = (0..size.services).map(|at| format!("s{at}")).collect();
-    let each = size.endpoints / size.services;
-    create(it, &names, &|name| format!("{}---\n{}", service(name), slice(name, each, 0)))?;
-    screen::note(&format!("{:5.0} s  {} Services stand", begun.elapsed().as_secs_f64(), size.services));
-    Ok(())
-}
-
-/// Changes endpoints at the rate that is asked for; how many were changed.
-fn change(it: Kubectl<'_>, size: Size) -> Result<usize> {
-    let begun = Instant::now();
-    let each = size.endpoints / size.services;
-    let mut done = 0;
-    for second in 1_u32.. {
-        let text: Vec<String> = (0..size.rate)
-            .map(|at| slice(&format!("s{}", (done + at) % size.services), each, 1 + done / size.services))
-            .collect();
-        it.fed(&["replace", "-f", "-", "--validate=false"], &text.join("---\n"))?;
-        done += size.rate;
-        if begun.elapsed() >= WATCHED {
-            break;
-        }
-        thread::sleep((Duration::from_secs(1) * second).saturating_sub(begun.elapsed()));
-    }
-    Ok(done)
-}
-
-/// One new export; how long until the other cluster's DNS has it, in milliseconds.
-fn sample(east: Kubectl<'_>, west: Kubectl<'_>, at: usize) -> Result<u64> {
-    let name = format!("x{at}");
-    west.fed(&["create", "-f", "-"], &format!("{}---\n{}", service(&name), slice(&name, 1, 0)))?;
-    thread::sleep(Duration::from_millis(300));
-    let begun = Instant::now();
-    west.fed(&["create", "-f", "-"], &service_export(&name))?;
-    let full = format!("{name}.many.svc.clusterset.local");
-    let ask = || east.client(&["dig", "+short", "+time=1", "+tries=1", &full]);
-    until(Duration::from_secs(60), ask, |answer| answer.starts_with("10.96."))?;
-    Ok(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX))
+/// What a job says.
+#[derive(Debug, Deserialize)]
+struct Said {
+    seconds: f64,
+    #[serde(default)]
+    changes: f64,
+    #[serde(default)]
+    millis: Vec<u64>,
 }
 
 /// What a gateway has used so far.

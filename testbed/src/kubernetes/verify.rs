@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     apiserver,
     cluster::{self, Cluster, Standing},
-    faults,
+    families, faults,
     kubectl::{Kubectl, until},
     overlay,
     programs::Programs,
@@ -108,6 +108,7 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     shown.step("rules hold", || resources::rules(east, west));
     shown.step("a ServiceExport of nothing", || faults::nothing_to_export(west));
     shown.step("a Service without selector", || faults::no_selector(east, west));
+    shown.step("Services of both families, and of IPv6", || families::both_families(east, west));
     shown.step("a port is added and removed", || faults::port_added_and_removed(east, [west, north]));
     shown.step("another writer", || faults::another_writer(east));
     shown.step("the namespace is deleted", || faults::namespace_deleted(east));
