@@ -363,6 +363,40 @@ async fn who_sends_to_a_port_of_nobody_is_told_and_others_are_not() {
     }
 }
 
+/// Of a group, the system tells any member what concerns another's datagram.
+#[tokio::test]
+async fn a_group_hears_of_its_members_datagrams_although_nobody_sends_again() {
+    let os = Os::default();
+    let group = os.quic_group(loopback(), 2).expect("group");
+    let members: Vec<_> = group.into_iter().map(|member| member.wrap().expect("wrapped")).collect();
+    let gone: Vec<_> = (0..8)
+        .map(|_| os.quic_group(loopback(), 1).expect("held").remove(0).local_addr().expect("bound"))
+        .collect();
+    let mut followed: Vec<_> = gone.iter().map(|gone| os.refusals().of(*gone)).collect();
+    for gone in gone {
+        send(&members[0], gone).await;
+    }
+    let told = async {
+        for followed in &mut followed {
+            followed.told().await;
+        }
+    };
+    let mut bytes = [0; 2048];
+    let mut meta = [quinn::udp::RecvMeta::default()];
+    let receiving = std::future::poll_fn(|cx| {
+        for member in &members {
+            let received = member.poll_recv(cx, &mut [io::IoSliceMut::new(&mut bytes)], &mut meta);
+            assert!(received.is_pending());
+        }
+        std::task::Poll::<()>::Pending
+    });
+    tokio::select! {
+        biased;
+        () = receiving => {}
+        told = tokio::time::timeout(WAIT, told) => told.expect("told of all of them"),
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_kept_of_an_address_that_nobody_follows() {
     let refusals = Refusals::default();
