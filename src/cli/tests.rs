@@ -205,7 +205,7 @@ async fn unexport_with_wait_names_who_has_not_confirmed() {
     assert_eq!(gateway.seen(), ["/v1/exports/web.shop?wait_ms=10000", "/v1/exports/web.shop"]);
     let other = UnexportArgs { name: "db.shop".to_owned(), wait: true };
     let problem = verbs::unexport(&other, &gateway.shared(), printer()).await.unwrap_err();
-    let fix = "south takes the catalog from another gateway of this cluster or from none";
+    let fix = "look at `tombolo peers south`: it is away, and told as soon as it is back, or takes the catalog from another";
     assert!(problem.fix.starts_with(fix), "{}", problem.fix);
 }
 

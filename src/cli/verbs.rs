@@ -182,8 +182,8 @@ pub(super) async fn unexport(
     let message = format!("not confirmed within {} s by {}", timeout.as_secs_f64(), peers.join(", "));
     let fix = match elsewhere.first() {
         Some(peer) => format!(
-            "{peer} takes the catalog from another gateway of this cluster or from none: `tombolo --socket SOCKET peers \
-             {peer}` at the other one shows LAG 0 when it has"
+            "look at `tombolo peers {peer}`: it is away, and told as soon as it is back, or takes the catalog from \
+             another gateway of this cluster, where `tombolo --socket SOCKET peers {peer}` shows LAG 0 when it has"
         ),
         None => format!("look at `tombolo peers {}`; it is told as soon as it is back", peers[0]),
     };
