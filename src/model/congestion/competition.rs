@@ -5,11 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{
-    Congestion, Mode,
-    cubic::Cubic,
-    round::{Closed, Round},
-};
+use super::{Congestion, Mode, cubic::Cubic, round::Closed};
 
 /// Rounds beside a queue that is not ours until we fill it too.
 const CROWDED_ROUNDS: u32 = 6;
@@ -146,7 +142,7 @@ impl Congestion {
             return;
         }
         self.lull = None;
-        self.round = Round::new(now);
+        self.round = self.round.anew(now);
         if !competing {
             self.base.touch(now);
             return;

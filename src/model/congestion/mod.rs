@@ -38,6 +38,10 @@ const REFERENCE_RATE: f64 = 25e6;
 /// The target is between these, the second as a share of the path's round trip.
 const TARGET_MIN: f64 = 0.0005;
 const TARGET_SHARE_MAX: f64 = 0.1;
+/// Twice what round trips jitter, because hosts are late, is no queue: up to this share of the path's round trip,
+/// and up to the second where a round has few acknowledgements, of which all may be late.
+const LATE_SHARE_MAX: f64 = 0.0625;
+const LATE_SHARE_MAX_FEW: f64 = 0.25;
 /// Losses up to this share are the path's, not ours.
 const LOSS_BORNE: f64 = 0.03;
 /// Share lost that ends the start.
@@ -295,7 +299,9 @@ impl Congestion {
     fn target(&self, base: f64) -> f64 {
         let rate = self.window / base;
         let by_rate = TARGET * (REFERENCE_RATE / rate).sqrt();
-        by_rate.min(base * TARGET_SHARE_MAX).max(TARGET_MIN)
+        let late_share = if self.round.few() { LATE_SHARE_MAX_FEW } else { LATE_SHARE_MAX };
+        let late = (2.0 * self.round.jitter()).min(base * late_share);
+        by_rate.min(base * TARGET_SHARE_MAX).max(TARGET_MIN).max(late)
     }
 
     fn start_is_over(&self) -> bool {
@@ -304,7 +310,7 @@ impl Congestion {
     }
 
     /// Answers a queue within the round: what grew too fast stops, and where the path carries far less than
-    /// it did, no more is sent until the queue is gone.
+    /// it did, half as much is sent, and half of that a stretch later.
     fn brake(&mut self) {
         let (Some(base), Some(recent)) = (self.base.get(), self.round.recent()) else { return };
         let target = self.target(base);
@@ -315,7 +321,8 @@ impl Congestion {
             self.window = carried.clamp(self.window / 1.5, self.window);
         } else if queue > base.max(0.02) && carried < self.window / 2.0 {
             self.crowd.get_or_insert(Crowd { rounds: 0, window: self.window, low: f64::MAX, high: 0.0 });
-            self.window = carried;
+            self.window = carried.max(self.window / 2.0);
+            self.round.forget_rates();
         }
     }
 

@@ -75,6 +75,32 @@ fn losses_of_the_path_do_not_shrink_the_window() {
 }
 
 #[test]
+fn a_host_that_stood_still_for_a_round_costs_little() {
+    let mut path = Path::new();
+    let base = Duration::from_millis(40);
+    path.rounds(100, 25e6, base);
+    let before = path.control.window();
+    for _ in 0..4 {
+        path.round(base + Duration::from_millis(30), 1.0, 0);
+        path.rounds(8, 25e6, base);
+    }
+    assert_eq!(path.control.phase(), Phase::Delay, "nobody competes");
+    assert!(path.control.window() >= before / 2, "{} of {before}", path.control.window());
+}
+
+#[test]
+fn what_trickles_between_late_hosts_keeps_its_window() {
+    let mut path = Path::new();
+    let base = Duration::from_millis(40);
+    path.rounds(20, 0.6e6, base);
+    let before = path.control.window();
+    for number in 0..400_u64 {
+        path.round(base + Duration::from_millis(number * 7 % 11), 1.0, 0);
+    }
+    assert!(path.control.window() >= before / 2, "{} of {before}", path.control.window());
+}
+
+#[test]
 fn heavy_losses_shrink_it() {
     let mut path = Path::new();
     let base = Duration::from_millis(40);
