@@ -3,14 +3,19 @@
 //! It retries the export's own endpoints before it says no (M2), so that one bad backend is no bad gateway.
 
 use std::{
+    future::{Future as _, pending, poll_fn},
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
+
+use tokio::time::sleep;
 
 use super::{
     pump::{Carried, Side},
@@ -22,12 +27,12 @@ use crate::{
     model::{
         catalog::{Export, Protocol},
         code::Code,
-        limits::{CONNECT_TIMEOUT, OPEN_TIMEOUT},
+        limits::{CONNECT_STAGGER, CONNECT_TIMEOUT, CONNECTS_AT_ONCE_MAX, OPEN_TIMEOUT},
         open::Origin,
         outlier::Outcome,
         state::Unready,
     },
-    net::Net,
+    net::{BoxFuture, Net, Stream},
 };
 
 /// Why a connection was refused, as the asking gateway is told.
@@ -100,6 +105,36 @@ impl Drop for Trial {
     }
 }
 
+/// Connections that are being made, the longest first.
+#[derive(Default)]
+struct Trying(Vec<(SocketAddr, BoxFuture<'static, io::Result<Box<dyn Stream>>>)>);
+
+impl Trying {
+    /// The first of them that is made, or fails, and how many were begun before it; none when that takes longer
+    /// than `patience`.
+    async fn first(
+        &mut self,
+        patience: Option<Duration>,
+    ) -> Option<(usize, SocketAddr, io::Result<Box<dyn Stream>>)> {
+        let mut over = pin!(async {
+            match patience {
+                Some(patience) => sleep(patience).await,
+                None => pending().await,
+            }
+        });
+        poll_fn(|cx| {
+            for at in 0..self.0.len() {
+                if let Poll::Ready(tried) = self.0[at].1.as_mut().poll(cx) {
+                    let (address, _) = self.0.remove(at);
+                    return Poll::Ready(Some((at, address, tried)));
+                }
+            }
+            over.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    }
+}
+
 /// Opens connections to endpoints of this cluster.
 #[derive(Debug)]
 pub(super) struct Endpoints {
@@ -129,10 +164,11 @@ impl Endpoints {
         Self::fitting(export, wanted).next().is_some()
     }
 
-    /// Connects to the first endpoint that takes the connection. Of an idempotent export the first answer tells
-    /// whether that was a success, else the connection itself does: nobody waits for more.
+    /// Connects to the first endpoint that takes the connection. One that is silent is given company: a connection
+    /// that says nothing may be made twice. Of an idempotent export the first answer tells whether that was a
+    /// success, else the connection itself does: nobody waits for more.
     pub(super) async fn connect(&self, export: &Export, wanted: &Wanted) -> Result<Connected, Refusal> {
-        let addresses = self.order(export, wanted);
+        let mut addresses = self.order(export, wanted).into_iter();
         let most = if wanted.deadline.is_zero() { OPEN_TIMEOUT } else { wanted.deadline.min(OPEN_TIMEOUT) };
         let until = self.clock.now() + most;
         let mut refusal = Refusal {
@@ -140,15 +176,28 @@ impl Endpoints {
             code: Code::ENDPOINT_REFUSED,
             reason: format!("{} has no endpoint for port {}", export.name, wanted.port),
         };
-        for address in addresses {
+        let mut trying = Trying::default();
+        loop {
             let left = until.saturating_duration_since(self.clock.now());
-            if left.is_zero() {
-                break;
+            match addresses.next() {
+                Some(address) if !left.is_zero() => {
+                    trying.0.push((address, self.net.tcp_connect(address, left.min(CONNECT_TIMEOUT))));
+                }
+                _ if trying.0.is_empty() => return Err(refusal),
+                _ => {}
             }
-            let key = (export.name.clone(), wanted.port, address);
-            match self.net.tcp_connect(address, left.min(CONNECT_TIMEOUT)).await {
+            let alone = addresses.len() == 0 || trying.0.len() >= CONNECTS_AT_ONCE_MAX;
+            let Some((at, address, tried)) = trying.first((!alone).then_some(CONNECT_STAGGER)).await else {
+                continue;
+            };
+            let key = |address| (export.name.clone(), wanted.port, address);
+            match tried {
                 Ok(stream) => {
-                    let mut trial = Trial::new(self.ledger.clone(), key);
+                    // Whoever was asked before and is silent still has failed as a connection that timed out has.
+                    for (silent, _) in &trying.0[..at] {
+                        self.ledger.observe_endpoint(&key(*silent), Outcome::Failure(Origin::Timeout));
+                    }
+                    let mut trial = Trial::new(self.ledger.clone(), key(address));
                     if !export.idempotent {
                         trial.observe(Outcome::Success);
                     }
@@ -156,12 +205,11 @@ impl Endpoints {
                 }
                 Err(error) => {
                     refusal = refused(address, &error);
-                    self.ledger.observe_endpoint(&key, Outcome::Failure(refusal.origin));
+                    self.ledger.observe_endpoint(&key(address), Outcome::Failure(refusal.origin));
                     tracing::debug!(export = %export.name, %address, %error, "endpoint not connected");
                 }
             }
         }
-        Err(refusal)
     }
 
     fn fitting<'a>(export: &'a Export, wanted: &'a Wanted) -> impl Iterator<Item = SocketAddr> + 'a {

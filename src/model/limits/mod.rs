@@ -119,6 +119,12 @@ pub const STREAM_HEADER_BYTES_MAX: usize = 4 * 1024;
 pub const OPEN_REPLY_BYTES_MAX: usize = 1024;
 /// Datagram buffers, each way.
 pub const DATAGRAM_BUFFER_BYTES: usize = 64 * 1024;
+/// UDP payload of a QUIC packet at most, where the path takes it: ten of them are one segmented send, which is
+/// 64 KiB at most.
+pub const UDP_PAYLOAD_BYTES_MAX: u16 = 6_500;
+/// Packets that may come without an acknowledgement of their own. What is sent anyway carries it; a loss is told at
+/// once. Far below the ten packets that a new lane may send.
+pub const PACKETS_UNACKNOWLEDGED_MAX: u32 = 4;
 /// Half-open handshakes from which on Retry is demanded.
 pub const HALF_OPEN_RETRY_ABOVE: usize = 256;
 /// Half-open handshakes at most.
@@ -228,6 +234,11 @@ pub const FIRST_BYTES_MAX: usize = 64 * 1024;
 pub const FIRST_BYTES_WAIT: Duration = Duration::from_micros(500);
 /// Time for the exporter to connect to an endpoint.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// An endpoint that has not taken a connection after this is given company by the next one (RFC 8305 section 5 has
+/// the same pause between addresses).
+pub const CONNECT_STAGGER: Duration = Duration::from_millis(250);
+/// Endpoints of this cluster that are tried beside each other for one connection.
+pub const CONNECTS_AT_ONCE_MAX: usize = 3;
 /// Of an idempotent export, time for an endpoint's first word before another one is asked beside it.
 pub const FIRST_WORD_TIMEOUT: Duration = Duration::from_secs(1);
 /// Endpoints of one cluster asked after the first one, of one connection.

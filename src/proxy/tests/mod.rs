@@ -1,6 +1,7 @@
 //! Two clusters over loopback: real QUIC between them, real TCP at both ends.
 
 mod carry;
+mod endpoints;
 mod race;
 mod truncation;
 mod world;
