@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use quinn::{
-    ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, QlogStream, ServerConfig, TransportConfig,
-    VarInt,
+    AckFrequencyConfig, ClientConfig, ConnectionId, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
+    QlogStream, ServerConfig, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 
@@ -26,7 +26,13 @@ const FIRST_ID_BYTES: usize = 20;
 pub(super) fn transport(given: &LinkLimits, path: PathSettings, qlog: Option<QlogStream>) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = VarInt::from_u64(limits::IDLE_TIMEOUT.as_millis() as u64).unwrap_or(VarInt::MAX);
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(limits::PACKETS_UNACKNOWLEDGED_MAX));
+    let mut packets = MtuDiscoveryConfig::default();
+    packets.upper_bound(limits::UDP_PAYLOAD_BYTES_MAX);
     config
+        .ack_frequency_config(Some(acknowledgements))
+        .mtu_discovery_config(Some(packets))
         .congestion_controller_factory(Arc::new(Roomy(congestion::controllers(path.congestion))))
         .max_idle_timeout(Some(IdleTimeout::from(idle)))
         .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
@@ -48,7 +54,9 @@ pub(super) fn endpoint(keys: &QuicKeys, shard: u8, shards: u8, seed: [u8; 32]) -
     config
         .cid_generator(move || Box::new(ShardConnectionIds::new(keys.clone(), shard, shards, seed)))
         .min_reset_interval(limits::RESET_INTERVAL_MIN)
-        .rng_seed(Some(seed));
+        .rng_seed(Some(seed))
+        .max_udp_payload_size(limits::UDP_PAYLOAD_BYTES_MAX)
+        .expect("more than the least of RFC 9000 section 18.2");
     config
 }
 

@@ -60,6 +60,14 @@ impl Socket {
     }
 }
 
+impl Driven {
+    /// Nothing is left to receive: the next look waits for the system's word instead of asking for it. What came
+    /// meanwhile is an event of its own.
+    fn is_drained(&self) {
+        let _ = self.socket.io.try_io(Interest::READABLE, || Err::<(), _>(ErrorKind::WouldBlock.into()));
+    }
+}
+
 /// Wakes whoever receives when an error waits. Of sockets on one port, the system tells any of them what concerns
 /// another's datagram, and that one may have nothing to send or to receive for long.
 #[derive(Default)]
@@ -133,7 +141,12 @@ impl AsyncUdpSocket for Driven {
         loop {
             ready!(io.poll_recv_ready(cx))?;
             match io.try_io(Interest::READABLE, || state.recv(io.into(), bufs, meta)) {
-                Ok(count) => return Poll::Ready(Ok(count)),
+                Ok(count) => {
+                    if count < bufs.len() {
+                        self.is_drained();
+                    }
+                    return Poll::Ready(Ok(count));
+                }
                 // Whether it was for a datagram of before or not: what there is to receive is still there.
                 Err(error) => _ = self.socket.is_of_before(&error),
             }
