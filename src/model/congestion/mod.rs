@@ -65,9 +65,9 @@ const DRAINED: f64 = 0.75;
 #[serde(rename_all = "lowercase")]
 pub enum CongestionControl {
     /// [`Congestion`].
+    #[default]
     Delay,
     /// quinn's CUBIC (RFC 9438).
-    #[default]
     Cubic,
 }
 
