@@ -116,6 +116,14 @@ pub(super) fn haproxy() -> Result<Program> {
     Ok(Program { words, version })
 }
 
+/// CoreDNS, built from its module as it is pinned for the clusters of `testbed kubernetes`.
+pub(super) fn coredns() -> Result<Program> {
+    let program = crate::kubernetes::coredns().context("coredns could not be built")?;
+    let words = vec![program.to_string_lossy().into_owned()];
+    let version = version(&words, "-version").context("coredns does not run here")?;
+    Ok(Program { words, version })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

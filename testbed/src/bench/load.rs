@@ -148,13 +148,14 @@ pub(super) fn wait_through(target: SocketAddr, most: Duration) -> Result<()> {
 
 /// What a closed loop counts.
 #[derive(Debug, Default)]
-struct Tally {
+pub(super) struct Tally {
     measuring: bool,
     took: Vec<u32>,
 }
 
 impl Tally {
-    fn note(&mut self, began: Instant) {
+    /// One that began then was answered now.
+    pub(super) fn note(&mut self, began: Instant) {
         if self.measuring {
             self.took.push(u32::try_from(began.elapsed().as_micros()).unwrap_or(u32::MAX));
         }
@@ -188,28 +189,38 @@ pub(super) fn closed_loop(
                 }
             });
         }
-        let measured = async {
-            sleep(WARM_UP).await;
-            let (before, began) = (gauge()?, Instant::now());
-            tally.borrow_mut().measuring = true;
-            sleep(span).await;
-            tally.borrow_mut().measuring = false;
-            Ok::<_, anyhow::Error>((gauge()? - before, began.elapsed()))
-        };
-        let (cost, span) = tokio::select! {
-            biased;
-            measured = measured => measured?,
-            failed = loops.join_next() => {
-                let failed: Result<()> = failed.context("no client")?.context("a client panicked")?;
-                return Err(failed.err().context("a client ended by itself")?);
-            }
-        };
-        let mut took = std::mem::take(&mut tally.borrow_mut().took);
-        ensure!(!took.is_empty(), "no request was answered in {span:?}");
-        took.sort_unstable();
-        let p99 = Duration::from_micros(u64::from(took[(took.len() - 1) * 99 / 100]));
-        Ok(Answered { requests: took.len() as u64, span, cost, p99 })
+        measured(loops, &tally, span, gauge).await
     })
+}
+
+/// Counts what loops note for `span`, once they are warm; none of them ends by itself.
+pub(super) async fn measured(
+    mut loops: JoinSet<Result<()>>,
+    tally: &RefCell<Tally>,
+    span: Duration,
+    gauge: impl Fn() -> Result<f64>,
+) -> Result<Answered> {
+    let measured = async {
+        sleep(WARM_UP).await;
+        let (before, began) = (gauge()?, Instant::now());
+        tally.borrow_mut().measuring = true;
+        sleep(span).await;
+        tally.borrow_mut().measuring = false;
+        Ok::<_, anyhow::Error>((gauge()? - before, began.elapsed()))
+    };
+    let (cost, span) = tokio::select! {
+        biased;
+        measured = measured => measured?,
+        failed = loops.join_next() => {
+            let failed: Result<()> = failed.context("no client")?.context("a client panicked")?;
+            return Err(failed.err().context("a client ended by itself")?);
+        }
+    };
+    let mut took = std::mem::take(&mut tally.borrow_mut().took);
+    ensure!(!took.is_empty(), "no request was answered in {span:?}");
+    took.sort_unstable();
+    let p99 = Duration::from_micros(u64::from(took[(took.len() - 1) * 99 / 100]));
+    Ok(Answered { requests: took.len() as u64, span, cost, p99 })
 }
 
 /// The median time from the beginning of a connection to the first byte of its answer, one after another.

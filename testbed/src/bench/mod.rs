@@ -2,6 +2,7 @@
 //! other, and what each cost. Every repetition starts every pair of gateways afresh; within it each work goes
 //! round all pairs before the next work begins, so that a machine that is busy for a while is busy for all.
 
+mod dns;
 mod envoy;
 mod gauge;
 mod haproxy;
@@ -10,6 +11,7 @@ mod load;
 mod open;
 mod pair;
 mod place;
+mod questions;
 mod raw_quinn;
 mod table;
 mod tombolo;
@@ -32,7 +34,7 @@ use self::{
     install::Program,
     pair::{Gateways, Pair},
     place::Site,
-    table::{DIRECT, PEERS, QUINN, Row, Samples, TOMBOLO, work},
+    table::{COREDNS, DIRECT, PEERS, QUINN, Row, Samples, TOMBOLO, work},
 };
 use crate::{interrupt, screen};
 
@@ -45,10 +47,13 @@ pub(crate) struct BenchArgs {
     /// The works of a WAN too, in network namespaces; needs root
     #[arg(long)]
     wan: bool,
+    /// Names too, against CoreDNS, which is built with Go
+    #[arg(long)]
+    dns: bool,
     /// Repetitions
     #[arg(long, default_value_t = 3)]
     reps: usize,
-    /// Only these, for trying something out: tombolo, a peer's name, direct, quinn; bars may be left empty
+    /// Only these, for trying something out: tombolo, a peer's name, coredns, direct, quinn; bars may be left empty
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     only: Vec<String>,
     /// Only works whose name contains one of these
@@ -166,6 +171,7 @@ pub(crate) fn bench(binary: PathBuf, args: BenchArgs, json: bool) -> Result<()> 
     let mut samples = Samples::default();
     for repetition in 1..=reps {
         bench.repeat(repetition, &mut samples)?;
+        bench.repeat_dns(repetition, &mut samples)?;
         bench.repeat_wan(repetition, &mut samples)?;
     }
     let mut versions: BTreeMap<_, _> =
@@ -198,7 +204,7 @@ impl Report {
         let mut text = table::text(&self.rows);
         let (first, last) = self.load;
         text.push_str(&format!(
-            "\nmedians of {} repetitions, ± half the spread; CPU is of both gateways; a ratio is ours to AGAINST\n\
+            "\nmedians of {} repetitions, ± half the spread; CPU is of both gateways, of DNS of the server; a ratio is ours to AGAINST\n\
              {}, load average {first} to {last}, commit {}\n",
             self.repetitions,
             self.host,
@@ -224,14 +230,18 @@ fn raise_open_files() -> Result<()> {
 
 /// The peers that are wanted, ready to start. One that cannot be had ends the run: a best of fewer is no best.
 fn programs(args: &BenchArgs) -> Result<BTreeMap<&'static str, Program>> {
-    let known = [TOMBOLO, DIRECT, QUINN];
+    let known = [TOMBOLO, COREDNS, DIRECT, QUINN];
     if let Some(name) = args.only.iter().find(|name| !known.iter().chain(&PEERS).any(|known| known == name)) {
         anyhow::bail!("nothing is called `{name}`\n  try: {}, {}", known.join(", "), PEERS.join(", "));
     }
     let mut programs = BTreeMap::new();
-    for name in PEERS.into_iter().filter(|name| wanted(args, name)) {
+    let gateways = args.wan || work::ALL.into_iter().any(|work| args.does(work));
+    for name in PEERS.into_iter().filter(|name| gateways && wanted(args, name)) {
         let program = if name == "haproxy" { install::haproxy()? } else { install::envoy()? };
         programs.insert(name, program);
+    }
+    if args.dns && args.does(work::DNS) && wanted(args, COREDNS) {
+        programs.insert(COREDNS, install::coredns()?);
     }
     Ok(programs)
 }
@@ -240,11 +250,13 @@ fn wanted(args: &BenchArgs, name: &str) -> bool {
     args.only.is_empty() || args.only.iter().any(|only| only == name)
 }
 
-impl Bench {
+impl BenchArgs {
     fn does(&self, work: &str) -> bool {
-        self.args.work.is_empty() || self.args.work.iter().any(|word| work.contains(word.as_str()))
+        self.work.is_empty() || self.work.iter().any(|word| work.contains(word.as_str()))
     }
+}
 
+impl Bench {
     fn note(&self, text: &str) {
         screen::note(&format!("{:5.0} s  {text}", self.began.elapsed().as_secs_f64()));
     }
@@ -253,7 +265,7 @@ impl Bench {
         let folder = self.folder.join(format!("{repetition}-{name}"));
         fs::create_dir_all(&folder)?;
         let pair = if name == TOMBOLO {
-            tombolo::start(site, (&self.binary, self.args.congestion.as_deref()), server, &folder, &self.run)?
+            tombolo::pair(site, (&self.binary, self.args.congestion.as_deref()), server, &folder, &self.run)?
         } else {
             self.start_peer(site, server, name, &folder)?
         };
@@ -281,7 +293,7 @@ impl Bench {
     }
 
     fn repeat(&self, repetition: usize, samples: &mut Samples) -> Result<()> {
-        if !work::ALL.into_iter().any(|work| self.does(work)) {
+        if !work::ALL.into_iter().any(|work| self.args.does(work)) {
             return Ok(());
         }
         let names = [TOMBOLO].into_iter().chain(PEERS).filter(|name| wanted(&self.args, name));
@@ -293,7 +305,7 @@ impl Bench {
         }
         self.note(&format!("repetition {repetition}: {} pairs of gateways stand", pairs.len()));
         std::thread::sleep(SETTLE);
-        for work in work::ALL.into_iter().filter(|work| self.does(work)) {
+        for work in work::ALL.into_iter().filter(|work| self.args.does(work)) {
             // Nobody is always first.
             let mut order: Vec<_> = pairs.iter().collect();
             let turn = repetition % order.len().max(1);

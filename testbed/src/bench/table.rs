@@ -11,6 +11,8 @@ use crate::screen;
 pub(super) const TOMBOLO: &str = "tombolo";
 /// Those it is held against; a run without one of them has failed.
 pub(super) const PEERS: [&str; 3] = ["envoy-mtls", "envoy-hbone", "haproxy"];
+/// A server of names, which no gateway is held against.
+pub(super) const COREDNS: &str = "coredns";
 /// No gateways at all: what clients and server can do by themselves.
 pub(super) const DIRECT: &str = "direct";
 /// The QUIC library alone.
@@ -93,6 +95,8 @@ pub(super) mod work {
     pub(crate) const WAN_BULK_1: &str = "WAN, bulk, 1 % loss";
     /// Bulk beside a flow of the kernel's.
     pub(crate) const WAN_RIVAL: &str = "WAN, bulk beside one kernel flow";
+    /// Addresses of many names.
+    pub(crate) const DNS: &str = "DNS, 10,000 services";
     /// All of loopback.
     pub(crate) const ALL: [&str; 7] = [EMPTY, IDLE, KEEP_16, KEEP_128, EACH, FRESH, BULK];
 }
@@ -130,8 +134,11 @@ const WHOLE_LINK: Against = Against::Value(LINK as f64 / 1e6, "Mbit/s");
 const WHOLE: Against = Against::Value(1.0, "of all");
 const BESIDE_MTLS: Bar = Bar { against: Against::One(PEERS[0]), good: Some(1.0), goal: None };
 
+/// Side by side, with no bar.
+const BESIDE_COREDNS: &[Bar] = &[Bar { against: Against::One(COREDNS), good: None, goal: None }];
+
 /// All figures, in the order of the table.
-pub(super) const FIGURES: [Figure; 28] = [
+pub(super) const FIGURES: [Figure; 32] = [
     figure(work::KEEP_16, COST, &[bar(Against::Best, 0.75, 0.6)]),
     rate(work::KEEP_16, RATE, &[]),
     figure(work::KEEP_16, P99, &[]),
@@ -145,6 +152,10 @@ pub(super) const FIGURES: [Figure; 28] = [
     figure(work::BULK, BULK_COST, &[bar(Against::One(QUINN), 1.4, 1.25)]),
     figure(work::IDLE, IDLE_KIB, &[bar(Against::Value(ZTUNNEL_IDLE, "KiB"), 1.0, 0.6)]),
     figure(work::EMPTY, RSS, &[bar(Against::Value(1.0, "MiB"), 25.0, 15.0)]),
+    rate(work::DNS, RATE, BESIDE_COREDNS),
+    figure(work::DNS, COST, BESIDE_COREDNS),
+    figure(work::DNS, P99, BESIDE_COREDNS),
+    figure(work::DNS, RSS, BESIDE_COREDNS),
     figure(work::WAN_FRESH, TRIPS, &[bar(Against::Value(1.0, "round trip"), 1.15, 1.05)]),
     figure(work::WAN_SMALL_0, P50, &[]),
     figure(work::WAN_SMALL_0, P99, &[bar(Against::Best, 1.1, 1.0)]),
@@ -243,12 +254,12 @@ fn row(figure: &Figure, bar: Option<Bar>, spread: &BTreeMap<&'static str, Spread
     let median = |who: &str| spread.get(who).map(|spread| spread.median);
     let tombolo = median(TOMBOLO);
     let peers: BTreeMap<&'static str, f64> =
-        PEERS.iter().filter_map(|name| Some((*name, median(name)?))).collect();
+        PEERS.iter().chain(&[COREDNS]).filter_map(|name| Some((*name, median(name)?))).collect();
     let references = [DIRECT, QUINN].iter().filter_map(|name| Some((*name, median(name)?))).collect();
-    let ordered = peers.values().copied();
+    let gateways: Vec<f64> = PEERS.iter().filter_map(|name| median(name)).collect();
     // The best of some of the peers is no bar.
-    let best = (peers.len() == PEERS.len())
-        .then(|| ordered.reduce(if figure.more_is_better { f64::max } else { f64::min }))
+    let best = (gateways.len() == PEERS.len())
+        .then(|| gateways.into_iter().reduce(if figure.more_is_better { f64::max } else { f64::min }))
         .flatten();
     let over = |base: Option<f64>| Some(tombolo? / base?);
     let ratio = bar.and_then(|bar| match bar.against {
@@ -283,14 +294,18 @@ fn row(figure: &Figure, bar: Option<Bar>, spread: &BTreeMap<&'static str, Spread
 
 /// The table for people.
 pub(super) fn text(rows: &[Row]) -> String {
+    // A column for whom there is anything to say of.
+    let mut others = PEERS.to_vec();
+    others.extend([COREDNS, DIRECT, QUINN]);
+    others.retain(|who| rows.iter().any(|row| row.spread.contains_key(who)));
     let mut headings = vec!["WORK", "FIGURE", "TOMBOLO"];
-    headings.extend(PEERS);
-    headings.extend([DIRECT, QUINN, "AGAINST", "RATIO", "GOOD", "GOAL", ""]);
+    headings.extend(&others);
+    headings.extend(["AGAINST", "RATIO", "GOOD", "GOAL", ""]);
     let number = |value: Option<f64>| value.map_or_else(String::new, |value| format!("{value:.2}"));
     let line = |row: &Row| {
         let cell = |who: &str| row.spread.get(who).map_or_else(|| "-".to_owned(), |spread| spread.text());
         let mut cells = vec![row.work.to_owned(), row.figure.to_owned(), cell(TOMBOLO)];
-        cells.extend(PEERS.iter().chain(&[DIRECT, QUINN]).map(|who| cell(who)));
+        cells.extend(others.iter().map(|who| cell(who)));
         let verdict = match (row.meets_good, row.meets_goal) {
             (_, Some(true)) => "GOAL",
             (Some(true), _) => "good",

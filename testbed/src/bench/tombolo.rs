@@ -1,10 +1,10 @@
 //! Two Tombolo gateways, joined: the server's exports it, the clients' has it on a virtual IP. Nothing is
-//! tuned but the number of streams a peer may open in a second.
+//! tuned; a work that would hit a limit raises it.
 
 use std::{
     fs,
     io::Write as _,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
@@ -12,20 +12,90 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
+use serde_json::Value;
+
 use super::{
     pair::{Gateways, Pair, free_ports},
     place::{Place, Site},
 };
-use crate::{admin::Admin, process::MARK};
+use crate::{
+    admin::Admin,
+    process::{Identity, MARK},
+};
 
 /// How long starting and joining may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// The exported service, as its DNS name starts.
-const SERVICE: &str = "bench.default.";
+/// The service of most works.
+const SERVICE: &str = "bench";
+/// The namespace of all.
+const NAMESPACE: &str = "default";
+/// The one port of each.
+const PORT: &str = "bench";
 
+/// What is asked of both.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The program.
+    pub(super) binary: &'a Path,
+    /// `[link] congestion`, if not its default.
+    pub(super) congestion: Option<&'a str>,
+    /// Lines of `[limits]`.
+    pub(super) limits: &'a str,
+    /// What the far one exports: names, and where each leads.
+    pub(super) exports: &'a [(String, SocketAddr)],
+}
+
+/// Two that know each other.
+#[derive(Debug)]
+pub(super) struct Joined {
+    /// Their processes.
+    pub(super) gateways: Gateways,
+    /// As of a [`Pair`].
+    pub(super) empty_kib: f64,
+    near: Gateway,
+}
+
+impl Joined {
+    /// Where clients reach an export, once it is known.
+    pub(super) fn target(&self, name: &str) -> Result<SocketAddr> {
+        wait("the service", || self.near.admin()?.target(&format!("{name}.{NAMESPACE}."), PORT))
+    }
+
+    /// Where the near one answers for names.
+    pub(super) fn dns(&self) -> SocketAddr {
+        self.near.dns
+    }
+
+    /// The near one's process.
+    pub(super) fn near(&self) -> i32 {
+        self.near.process.pid
+    }
+
+    /// The names of so many services and their addresses, once all of them are known.
+    pub(super) fn names(&self, count: usize) -> Result<Vec<(String, IpAddr)>> {
+        wait("all services", || {
+            let imported = self.near.admin()?.status()?["imported"].as_u64();
+            ensure!(imported == Some(count as u64), "{imported:?} of {count} are imported");
+            Ok(())
+        })?;
+        let said = self.near.admin()?.get("/v1/services")?;
+        let services = said["services"].as_array().context("no services in the answer")?;
+        let name = |service: &Value| {
+            let text = |key: &str| service[key].as_str().context("a service without a name or an address");
+            Ok((text("dns_name")?.to_owned(), text("virtual_ip")?.parse()?))
+        };
+        let names: Vec<_> = services.iter().map(name).collect::<Result<_>>()?;
+        ensure!(names.len() == count, "{} of {count} services have names", names.len());
+        Ok(names)
+    }
+}
+
+#[derive(Debug)]
 struct Gateway {
+    process: Identity,
     state: PathBuf,
     quic: SocketAddr,
+    dns: SocketAddr,
 }
 
 impl Gateway {
@@ -43,15 +113,14 @@ impl Gateway {
         fs::create_dir_all(&state)?;
         let text = format!(
             "cluster = \"{name}\"\n[listen]\nquic = \"{quic}\"\ndns = \"{dns}\"\nadmin = \"{admin}\"\n\
-             [advertise]\naddresses = [\"{quic}\"]\n[names]\nvirtual_ips = \"127.244.0.0/16\"\n\
-             [limits]\nopens_per_second = 1000000\n{more}"
+             [advertise]\naddresses = [\"{quic}\"]\n[names]\nvirtual_ips = \"127.244.0.0/16\"\n{more}"
         );
         fs::write(&file, text).with_context(|| file.display().to_string())?;
         let words = [binary.to_string_lossy(), "run".into(), "--config".into(), file.to_string_lossy()];
         let mut command: Vec<String> = words.map(|word| word.into_owned()).to_vec();
         command.extend(["--state".to_owned(), state.to_string_lossy().into_owned()]);
-        gateways.start(place, command, folder, run)?;
-        Ok(Self { state, quic })
+        let process = gateways.start(place, command, folder, run)?;
+        Ok(Self { process, state, quic, dns })
     }
 
     fn admin(&self) -> Result<Admin> {
@@ -91,34 +160,46 @@ fn wait<T>(what: &str, mut look: impl FnMut() -> Result<T>) -> Result<T> {
     }
 }
 
-/// Starts both and joins them; with that `[link] congestion` if one is named.
-pub(super) fn start(
+/// Starts both and joins them, with the server exported.
+pub(super) fn pair(
     site: &Site,
-    (binary, congestion): (&Path, Option<&str>),
+    binary: (&Path, Option<&str>),
     server: SocketAddr,
     folder: &Path,
     run: &str,
 ) -> Result<Pair> {
+    let (binary, congestion) = binary;
+    // As the limits of the others that would cap a work are raised.
+    let limits = "opens_per_second = 1000000\n";
+    let exports = [(SERVICE.to_owned(), server)];
+    let joined = start(site, Wanted { binary, congestion, limits, exports: &exports }, folder, run)?;
+    let target = joined.target(SERVICE).map_err(|error| error.context(joined.gateways.last_words()))?;
+    Ok(Pair { target, empty_kib: joined.empty_kib, gateways: joined.gateways })
+}
+
+/// Starts both and joins them.
+pub(super) fn start(site: &Site, wanted: Wanted<'_>, folder: &Path, run: &str) -> Result<Joined> {
     let mut gateways = Gateways::default();
-    let result = join(&mut gateways, (site, binary, congestion), server, folder, run);
-    let (target, empty_kib) = result.map_err(|error| error.context(gateways.last_words()))?;
-    Ok(Pair { target, empty_kib, gateways })
+    let result = join(&mut gateways, site, wanted, folder, run);
+    let (near, empty_kib) = result.map_err(|error| error.context(gateways.last_words()))?;
+    Ok(Joined { gateways, empty_kib, near })
 }
 
 fn join(
     gateways: &mut Gateways,
-    (site, binary, congestion): (&Site, &Path, Option<&str>),
-    server: SocketAddr,
+    site: &Site,
+    wanted: Wanted<'_>,
     folder: &Path,
     run: &str,
-) -> Result<(SocketAddr, f64)> {
-    let link = congestion.map_or_else(String::new, |name| format!("[link]\ncongestion = \"{name}\"\n"));
-    let exports = format!(
-        "{link}[[export]]\nnamespace = \"default\"\nname = \"bench\"\n[[export.port]]\nname = \"bench\"\nport = 8080\n\
-         to = [\"{server}\"]\n"
-    );
-    let near = Gateway::start(gateways, binary, (&site.near, "near", &link), folder, run)?;
-    let far = Gateway::start(gateways, binary, (&site.far, "far", &exports), folder, run)?;
+) -> Result<(Gateway, f64)> {
+    let binary = wanted.binary;
+    let link =
+        wanted.congestion.map_or_else(String::new, |name| format!("[link]\ncongestion = \"{name}\"\n"));
+    let settings = format!("[limits]\n{}{link}", wanted.limits);
+    let exports: String = wanted.exports.iter().map(|(name, to)| export(name, *to)).collect();
+    let near = Gateway::start(gateways, binary, (&site.near, "near", &settings), folder, run)?;
+    let far =
+        Gateway::start(gateways, binary, (&site.far, "far", &(settings.clone() + &exports)), folder, run)?;
     for gateway in [&near, &far] {
         wait("a gateway to be ready", || {
             ensure!(gateway.admin()?.status()?["ready"] == true, "it is not ready");
@@ -128,6 +209,12 @@ fn join(
     let empty_kib = gateways.largest_kib()?;
     let token = near.call(binary, &["token", "create", "--allow-private"], "", run)?;
     far.call(binary, &["join", "-"], &token, run)?;
-    let target = wait("the service", || near.admin()?.target(SERVICE, "bench"))?;
-    Ok((target, empty_kib))
+    Ok((near, empty_kib))
+}
+
+fn export(name: &str, to: SocketAddr) -> String {
+    format!(
+        "[[export]]\nnamespace = \"{NAMESPACE}\"\nname = \"{name}\"\n[[export.port]]\nname = \"{PORT}\"\n\
+         port = 8080\nto = [\"{to}\"]\n"
+    )
 }

@@ -67,7 +67,7 @@ impl Bench {
     /// Every work over the WAN, once.
     pub(super) fn repeat_wan(&self, repetition: usize, samples: &mut Samples) -> Result<()> {
         let Some((site, server)) = &self.wan else { return Ok(()) };
-        for work in WORKS.iter().filter(|work| self.does(work.name)) {
+        for work in WORKS.iter().filter(|work| self.args.does(work.name)) {
             let mut order: Vec<&'static str> = [TOMBOLO].into_iter().chain(PEERS).chain([DIRECT]).collect();
             order.retain(|name| wanted(&self.args, name));
             let turn = repetition % order.len().max(1);

@@ -20,6 +20,7 @@ use clap::Subcommand;
 
 use crate::{gateway, interrupt, screen};
 use cluster::Standing;
+pub(crate) use programs::coredns;
 
 /// What `testbed kubernetes` does.
 #[derive(Debug, Subcommand)]

@@ -43,10 +43,7 @@ impl Programs {
 
 /// Builds what is not there yet.
 pub(super) fn ready() -> Result<Programs> {
-    let cache = cache()?.join("kubernetes");
-    let pinned = key(&[Path::new(MODULE).join("go.sum")])?;
-    let folder = cache.join(&pinned);
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    let folder = folder()?;
     for (name, package) in PROGRAMS {
         build(&folder.join(name), package)?;
     }
@@ -58,6 +55,24 @@ pub(super) fn ready() -> Result<Programs> {
     let cluster = folder.join(format!("cluster-{}", key(&sources)?));
     build(&cluster, ".")?;
     Ok(Programs { folder, cluster })
+}
+
+/// CoreDNS alone, as it is pinned for clusters.
+pub(crate) fn coredns() -> Result<PathBuf> {
+    let folder = folder()?;
+    let (name, package) =
+        PROGRAMS.into_iter().find(|(name, _)| *name == "coredns").context("a program of the list")?;
+    let program = folder.join(name);
+    build(&program, package)?;
+    Ok(program)
+}
+
+/// Where programs of these versions are.
+fn folder() -> Result<PathBuf> {
+    let pinned = key(&[Path::new(MODULE).join("go.sum")])?;
+    let folder = cache()?.join("kubernetes").join(pinned);
+    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+    Ok(folder)
 }
 
 fn is_source(path: &Path) -> bool {
