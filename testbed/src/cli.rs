@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    bench::BenchArgs,
+    bench::{BenchArgs, Part},
     emulator::link::Change,
     fault::{Protocol, Target},
     ground::BackendName,
@@ -337,6 +337,9 @@ pub(crate) enum InnerVerb {
     },
     /// The relay or emulator
     Wan { plan: PathBuf, socket: PathBuf },
+    /// A part of a benchmark that is a process of its own
+    #[command(subcommand)]
+    Bench(Part),
     /// The client inside a cluster
     Client,
 }

@@ -116,6 +116,7 @@ fn run(cli: Cli) -> Result<bool> {
         Verb::Emulator { .. } => return emulator(json),
         Verb::Inner(InnerVerb::Wan { plan, socket }) => verb::inner::wan(&plan, &socket)?,
         Verb::Inner(InnerVerb::Name { server, name }) => verb::ask::lookup(server, &name)?,
+        Verb::Inner(InnerVerb::Bench(part)) => bench::run_part(&part)?,
         Verb::Inner(InnerVerb::Client) => verb::inner::client()?,
     }
     Ok(true)

@@ -2,6 +2,7 @@
 //! other, and what each cost. Every repetition starts every pair of gateways afresh; within it each work goes
 //! round all pairs before the next work begins, so that a machine that is busy for a while is busy for all.
 
+mod apart;
 mod dns;
 mod envoy;
 mod gauge;
@@ -29,7 +30,11 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
-pub(crate) use self::{envoy::typed, pair::Certificates};
+pub(crate) use self::{
+    apart::{Part, run as run_part},
+    envoy::typed,
+    pair::Certificates,
+};
 use self::{
     install::Program,
     pair::{Gateways, Pair},
@@ -50,6 +55,9 @@ pub(crate) struct BenchArgs {
     /// Names too, against CoreDNS, which is built with Go
     #[arg(long)]
     dns: bool,
+    /// Idle connections, if not 1,000 with --quick and 5,000 without
+    #[arg(long, value_name = "N")]
+    idle: Option<usize>,
     /// Repetitions
     #[arg(long, default_value_t = 3)]
     reps: usize,
@@ -100,6 +108,8 @@ const WHOLE: Amount = Amount {
 
 /// How long a pair may take until the first request passes.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// What a process has open beside idle connections.
+const OTHER_FILES: usize = 1_000;
 /// After the start of all, before anything is measured.
 const SETTLE: Duration = Duration::from_secs(1);
 
@@ -147,7 +157,7 @@ impl Drop for Folder {
 /// Runs it all and shows the table.
 pub(crate) fn bench(binary: PathBuf, args: BenchArgs, json: bool) -> Result<()> {
     ensure!(args.reps > 0, "at least one repetition is needed");
-    raise_open_files()?;
+    raise_open_files(args.idle.unwrap_or(0))?;
     let (reps, first_load) = (args.reps, gauge::load_average());
     let run = format!("bench-{:06x}", rand::random_range(0..1_u32 << 24));
     let folder = Folder(std::env::temp_dir().join(format!("tb-{run}")));
@@ -221,10 +231,17 @@ fn said(command: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Both ends of every connection of a pair are ours, and gateways inherit the bound.
-fn raise_open_files() -> Result<()> {
+/// Servers, clients and gateways have a file for each connection at least; all of them inherit the bound.
+fn raise_open_files(idle: usize) -> Result<()> {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let needed = (idle + OTHER_FILES) as u64;
+    ensure!(
+        needed <= hard,
+        "{idle} idle connections need {needed} open files in a process, and {hard} are the most it may have\n  \
+         try: --idle {}, or a higher bound (ulimit -Hn)",
+        hard.saturating_sub(OTHER_FILES as u64)
+    );
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).context("the bound on open files cannot be raised")
 }
 
@@ -330,6 +347,16 @@ impl Bench {
         Ok(())
     }
 
+    /// What all gateways hold in memory while a process of its own has so many idle connections.
+    fn idle(&self, target: SocketAddr, count: usize, gateways: &Gateways) -> Result<f64> {
+        let mut clients = apart::Apart::start(&["hold", &target.to_string(), &count.to_string()])?;
+        clients.hear()?;
+        let seen = gateways.resident_kib()?;
+        clients.tell()?;
+        clients.end()?;
+        Ok(seen)
+    }
+
     /// Does one work through one pair, or straight to the server; returns what to tell people of it.
     fn measure(
         &self,
@@ -346,9 +373,9 @@ impl Bench {
                 Ok(format!("{:.1} MiB", pair.empty_kib / 1024.0))
             }
             (work::IDLE, Some(pair)) => {
-                let count = self.amount.idle;
+                let count = self.args.idle.unwrap_or(self.amount.idle);
                 let before = pair.gateways.resident_kib()?;
-                let after = load::idle(target, count, || pair.gateways.resident_kib())?;
+                let after = self.idle(target, count, &pair.gateways)?;
                 let each = (after - before) / 2.0 / count as f64;
                 samples.add(work, table::IDLE_KIB, name, each);
                 Ok(format!("{each:.2} KiB each"))
