@@ -9,13 +9,21 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use super::load;
+use super::{gauge, load, misbehave, place::Site};
 
 /// What such a process does.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Part {
     /// Holds idle connections
     Hold { target: SocketAddr, count: usize },
+    /// The server of a benchmark; says where
+    Serve,
+    /// Readers that ask for much and take little
+    Slow { target: SocketAddr, readers: usize },
+    /// Clients that open a connection for each request
+    Flood { target: SocketAddr, clients: usize },
+    /// Takes a part of a processor
+    Burn { share: f64 },
 }
 
 /// Does it.
@@ -25,6 +33,15 @@ pub(crate) fn run(part: &Part) -> Result<()> {
             say("held")?;
             heard()
         }),
+        Part::Serve => {
+            say(&load::serve(&Site::loopback().far)?.to_string())?;
+            loop {
+                heard()?;
+            }
+        }
+        Part::Slow { target, readers } => misbehave::slow(target, readers),
+        Part::Flood { target, clients } => misbehave::flood(target, clients),
+        Part::Burn { share } => misbehave::burn(share),
     }
 }
 
@@ -61,6 +78,11 @@ impl Apart {
         let tell = child.stdin.take().context("a pipe that was asked for")?;
         let lines = child.stdout.take().context("a pipe that was asked for")?;
         Ok(Self { child, tell, lines: BufReader::new(lines).lines() })
+    }
+
+    /// Processor time it has spent, in seconds.
+    pub(super) fn spent(&self) -> Result<f64> {
+        gauge::processor_seconds(i32::try_from(self.child.id())?)
     }
 
     /// What it says next.

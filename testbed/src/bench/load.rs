@@ -102,7 +102,7 @@ pub(super) async fn ask(stream: &mut TcpStream) -> Result<()> {
 }
 
 /// A connection for one request.
-async fn visit(target: SocketAddr) -> Result<()> {
+pub(super) async fn visit(target: SocketAddr) -> Result<()> {
     let mut stream = connect(target).await?;
     stream.write_all(&frame(SMALL, true)).await?;
     let mut answer = [0; SMALL as usize + 1];

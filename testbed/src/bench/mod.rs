@@ -5,10 +5,12 @@
 mod apart;
 mod dns;
 mod envoy;
+mod fairness;
 mod gauge;
 mod haproxy;
 mod install;
 mod load;
+mod misbehave;
 mod open;
 mod pair;
 mod place;
@@ -55,6 +57,9 @@ pub(crate) struct BenchArgs {
     /// Names too, against CoreDNS, which is built with Go
     #[arg(long)]
     dns: bool,
+    /// Small requests beside attacks on another service, each with a control; meant with --reps 5
+    #[arg(long)]
+    fairness: bool,
     /// Idle connections, if not 1,000 with --quick and 5,000 without
     #[arg(long, value_name = "N")]
     idle: Option<usize>,
@@ -182,6 +187,7 @@ pub(crate) fn bench(binary: PathBuf, args: BenchArgs, json: bool) -> Result<()> 
     for repetition in 1..=reps {
         bench.repeat(repetition, &mut samples)?;
         bench.repeat_dns(repetition, &mut samples)?;
+        bench.repeat_fairness(repetition, &mut samples)?;
         bench.repeat_wan(repetition, &mut samples)?;
     }
     let mut versions: BTreeMap<_, _> =

@@ -28,6 +28,8 @@ pub(super) const CONNECTIONS: usize = 50;
 pub(super) const RATE: u32 = 500;
 /// From the beginning of bulk until anything counts: congestion control has found the rate, or never will.
 const RAMP: Duration = Duration::from_secs(5);
+/// The same, for what needs no more than to be under way.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long answers are waited for after the last request.
 const GRACE: Duration = Duration::from_secs(4);
 
@@ -38,7 +40,12 @@ pub(super) struct Seen {
     took: Vec<Duration>,
     /// Bits a second of each bulk.
     pub(super) bulk: Vec<f64>,
+    /// Connections that did not last, and why the first of them.
+    pub(super) lost: Lost,
 }
+
+/// How many, and the first cause.
+type Lost = (usize, Option<String>);
 
 impl Seen {
     /// That many of 100 took at most this long, in ms; those never answered took the whole time of the run.
@@ -56,8 +63,31 @@ impl Seen {
 /// Requests of one connection that are on their way, by when they were due.
 type Due = Rc<RefCell<VecDeque<Instant>>>;
 
+/// Runs small requests beside something that is begun when their connections stand, and counts for `span`. What
+/// was asked on a connection that did not last was not answered.
+pub(super) fn run_beside(
+    small: SocketAddr,
+    span: Duration,
+    begin: impl FnOnce() -> Result<()>,
+) -> Result<Seen> {
+    run_with(Some(small), &[], (SETTLE, begin), span)
+}
+
 /// Runs small requests (with `small`) beside a bulk from each of `bulks`, and counts for `span`.
 pub(super) fn run(small: Option<SocketAddr>, bulks: &[SocketAddr], span: Duration) -> Result<Seen> {
+    let ramp = if bulks.is_empty() { Duration::from_millis(500) } else { RAMP };
+    let seen = run_with(small, bulks, (ramp, || Ok(())), span)?;
+    let (lost, cause) = &seen.lost;
+    ensure!(*lost == 0, "{lost} connections ended, the first with: {}", cause.as_deref().unwrap_or_default());
+    Ok(seen)
+}
+
+fn run_with(
+    small: Option<SocketAddr>,
+    bulks: &[SocketAddr],
+    (ramp, begin): (Duration, impl FnOnce() -> Result<()>),
+    span: Duration,
+) -> Result<Seen> {
     let runtime = runtime()?;
     LocalSet::new().block_on(&runtime, async {
         let mut opened = Vec::new();
@@ -76,7 +106,7 @@ pub(super) fn run(small: Option<SocketAddr>, bulks: &[SocketAddr], span: Duratio
             counts.push(count.clone());
             tasks.spawn_local(bulk(connect(*target).await?, count));
         }
-        let ramp = if bulks.is_empty() { Duration::from_millis(500) } else { RAMP };
+        begin()?;
         let begin = Instant::now() + ramp;
         let took = Rc::new(RefCell::new(Vec::new()));
         let mut waiting = Vec::new();
@@ -95,8 +125,12 @@ pub(super) fn run(small: Option<SocketAddr>, bulks: &[SocketAddr], span: Duratio
         while waiting.iter().any(|due| !due.borrow().is_empty()) && Instant::now() < until {
             sleep(Duration::from_millis(20)).await;
         }
+        let mut ends: Lost = (0, None);
         while let Some(ended) = tasks.try_join_next() {
-            ended.context("a client panicked")?.context("a connection ended")?;
+            if let Err(error) = ended.context("a client panicked")? {
+                ends.0 += 1;
+                ends.1.get_or_insert_with(|| format!("{error:#}"));
+            }
         }
         let mut took = std::mem::take(&mut *took.borrow_mut());
         let lost = |due: &Due| due.borrow().iter().filter(|due| **due >= begin).count();
@@ -104,7 +138,7 @@ pub(super) fn run(small: Option<SocketAddr>, bulks: &[SocketAddr], span: Duratio
         took.resize(took.len() + lost, Duration::MAX);
         took.sort_unstable();
         ensure!(small.is_none() || !took.is_empty(), "nothing was asked in {span:?}");
-        Ok(Seen { took, bulk })
+        Ok(Seen { took, bulk, lost: ends })
     })
 }
 
@@ -171,7 +205,8 @@ mod tests {
 
     #[test]
     fn what_is_never_answered_is_later_than_everything() {
-        let seen = Seen { took: vec![Duration::from_millis(1), Duration::MAX], bulk: Vec::new() };
+        let seen =
+            Seen { took: vec![Duration::from_millis(1), Duration::MAX], bulk: Vec::new(), lost: (0, None) };
         assert_eq!(seen.unanswered(), 1);
         assert!(seen.quantile_ms(100, Duration::from_secs(1)) >= 5_000.0);
     }

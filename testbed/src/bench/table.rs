@@ -13,6 +13,8 @@ pub(super) const TOMBOLO: &str = "tombolo";
 pub(super) const PEERS: [&str; 3] = ["envoy-mtls", "envoy-hbone", "haproxy"];
 /// A server of names, which no gateway is held against.
 pub(super) const COREDNS: &str = "coredns";
+/// The same work with as much processor time burnt as an attack takes.
+pub(super) const CONTROL: &str = "control";
 /// No gateways at all: what clients and server can do by themselves.
 pub(super) const DIRECT: &str = "direct";
 /// The QUIC library alone.
@@ -97,6 +99,12 @@ pub(super) mod work {
     pub(crate) const WAN_RIVAL: &str = "WAN, bulk beside one kernel flow";
     /// Addresses of many names.
     pub(crate) const DNS: &str = "DNS, 10,000 services";
+    /// Small requests beside an attack on another service: somebody reads little of much.
+    pub(crate) const SLOW: &str = "beside a slow reader";
+    /// Many of them.
+    pub(crate) const MANY_SLOW: &str = "beside 64 slow readers";
+    /// Connections as quickly as it goes.
+    pub(crate) const FLOOD: &str = "beside a flood of opens";
     /// All of loopback.
     pub(crate) const ALL: [&str; 7] = [EMPTY, IDLE, KEEP_16, KEEP_128, EACH, FRESH, BULK];
 }
@@ -107,6 +115,8 @@ pub(super) const RATE: &str = "requests/s";
 pub(super) const COST: &str = "CPU s/100k";
 /// 99 of 100 requests take at most.
 pub(super) const P99: &str = "p99 ms";
+/// That of each pair of an attack and its control, in parts of the control's.
+pub(super) const P99_PARTS: &str = "p99 / control";
 /// The median of a fresh connection's first byte.
 pub(super) const FIRST: &str = "first byte p50 ms";
 /// Speed of bulk.
@@ -137,8 +147,11 @@ const BESIDE_MTLS: Bar = Bar { against: Against::One(PEERS[0]), good: Some(1.0),
 /// Side by side, with no bar.
 const BESIDE_COREDNS: &[Bar] = &[Bar { against: Against::One(COREDNS), good: None, goal: None }];
 
+/// Beside an attack as beside one who only takes processor time.
+const NOT_HURT: &[Bar] = &[Bar { against: Against::Value(1.0, "of control"), good: Some(1.5), goal: None }];
+
 /// All figures, in the order of the table.
-pub(super) const FIGURES: [Figure; 32] = [
+pub(super) const FIGURES: [Figure; 41] = [
     figure(work::KEEP_16, COST, &[bar(Against::Best, 0.75, 0.6)]),
     rate(work::KEEP_16, RATE, &[]),
     figure(work::KEEP_16, P99, &[]),
@@ -156,6 +169,15 @@ pub(super) const FIGURES: [Figure; 32] = [
     figure(work::DNS, COST, BESIDE_COREDNS),
     figure(work::DNS, P99, BESIDE_COREDNS),
     figure(work::DNS, RSS, BESIDE_COREDNS),
+    figure(work::SLOW, P50, &[]),
+    figure(work::SLOW, P99, &[]),
+    figure(work::SLOW, P99_PARTS, NOT_HURT),
+    figure(work::MANY_SLOW, P50, &[]),
+    figure(work::MANY_SLOW, P99, &[]),
+    figure(work::MANY_SLOW, P99_PARTS, NOT_HURT),
+    figure(work::FLOOD, P50, &[]),
+    figure(work::FLOOD, P99, &[]),
+    figure(work::FLOOD, P99_PARTS, NOT_HURT),
     figure(work::WAN_FRESH, TRIPS, &[bar(Against::Value(1.0, "round trip"), 1.15, 1.05)]),
     figure(work::WAN_SMALL_0, P50, &[]),
     figure(work::WAN_SMALL_0, P99, &[bar(Against::Best, 1.1, 1.0)]),
@@ -255,7 +277,8 @@ fn row(figure: &Figure, bar: Option<Bar>, spread: &BTreeMap<&'static str, Spread
     let tombolo = median(TOMBOLO);
     let peers: BTreeMap<&'static str, f64> =
         PEERS.iter().chain(&[COREDNS]).filter_map(|name| Some((*name, median(name)?))).collect();
-    let references = [DIRECT, QUINN].iter().filter_map(|name| Some((*name, median(name)?))).collect();
+    let references =
+        [CONTROL, DIRECT, QUINN].iter().filter_map(|name| Some((*name, median(name)?))).collect();
     let gateways: Vec<f64> = PEERS.iter().filter_map(|name| median(name)).collect();
     // The best of some of the peers is no bar.
     let best = (gateways.len() == PEERS.len())
@@ -296,7 +319,7 @@ fn row(figure: &Figure, bar: Option<Bar>, spread: &BTreeMap<&'static str, Spread
 pub(super) fn text(rows: &[Row]) -> String {
     // A column for whom there is anything to say of.
     let mut others = PEERS.to_vec();
-    others.extend([COREDNS, DIRECT, QUINN]);
+    others.extend([COREDNS, CONTROL, DIRECT, QUINN]);
     others.retain(|who| rows.iter().any(|row| row.spread.contains_key(who)));
     let mut headings = vec!["WORK", "FIGURE", "TOMBOLO"];
     headings.extend(&others);
