@@ -8,6 +8,7 @@
 
 mod figures;
 mod gateway;
+mod usage;
 
 use std::{
     fmt::Write as _,

@@ -18,6 +18,8 @@ use hickory_proto::{
 };
 use serde_json::{Value, json};
 
+use super::usage::Usage;
+
 /// Time for whatever is waited for.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Time for one DNS answer; then the question is asked again.
@@ -30,32 +32,6 @@ pub(crate) struct Gateway {
     socket: PathBuf,
     dns: UdpSocket,
     asked: u16,
-}
-
-/// What the kernel says of a process.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Usage {
-    /// Resident memory now, in KiB.
-    pub(crate) rss_kib: u64,
-    /// The most it ever was, in KiB.
-    pub(crate) peak_kib: u64,
-    /// Open files.
-    pub(crate) files: usize,
-    /// Processor time used so far, in both modes.
-    pub(crate) cpu: Duration,
-}
-
-impl Usage {
-    /// As JSON; memory in MiB.
-    pub(crate) fn json(&self) -> Value {
-        let mib = |kib: u64| ((kib * 10) / 1024) as f64 / 10.0;
-        json!({
-            "rss_mib": mib(self.rss_kib),
-            "peak_mib": mib(self.peak_kib),
-            "open_files": self.files,
-            "cpu_s": self.cpu.as_secs_f64(),
-        })
-    }
 }
 
 impl Gateway {
@@ -158,27 +134,7 @@ impl Gateway {
 
     /// What it uses now.
     pub(crate) fn usage(&self) -> Result<Usage> {
-        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let status = fs::read_to_string(folder.join("status"))?;
-        let kib = |field: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(field)).context("no such field")?;
-            Ok::<u64, anyhow::Error>(line.trim().trim_end_matches("kB").trim().parse()?)
-        };
-        let stat = fs::read_to_string(folder.join("stat"))?;
-        // Fields 14 and 15, counted from behind the name: user and system time in hundredths (proc(5)).
-        let fields = stat.rsplit_once(')').context("a process without a name")?.1.split_whitespace();
-        let ticks: u64 = fields
-            .skip(11)
-            .take(2)
-            .map(str::parse::<u64>)
-            .sum::<Result<u64, _>>()
-            .context("no such field")?;
-        Ok(Usage {
-            rss_kib: kib("VmRSS:")?,
-            peak_kib: kib("VmHWM:")?,
-            files: fs::read_dir(folder.join("fd"))?.count(),
-            cpu: Duration::from_millis(ticks * 10),
-        })
+        Usage::of(self.child.id())
     }
 }
 
