@@ -191,7 +191,7 @@ scenarios() {
       r4-*) echo "$name --for 19s" ;;
       r22-*) echo "$name --for 60s" ;;
       # What they do cannot be done twice, and what they count is by their own load.
-      k*-* | v*-* | r29-*) echo "$name" ;;
+      k*-* | v*-* | r23-file | r29-*) echo "$name" ;;
       *) echo "$name --rps 100 --connections 10 --reps 3" ;;
     esac
   done >"$place/scenarios"

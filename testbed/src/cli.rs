@@ -215,7 +215,7 @@ pub(crate) struct LoadArgs {
     pub(crate) to: Option<std::net::SocketAddr>,
 }
 
-/// Requests per second of kind `bulk`, when nothing else is said.
+/// Requests per second of kinds `bulk` and `file`, when nothing else is said.
 const BULK_RPS: f64 = 2.0;
 
 /// The load itself.
@@ -240,7 +240,7 @@ pub(crate) struct LoadFlags {
     /// When an answer is late
     #[arg(long)]
     late: Option<Span>,
-    /// Size of a bulk body
+    /// Size of a bulk body or a file
     #[arg(long)]
     bulk_bytes: Option<u64>,
     /// Long TCP streams beside the requests
@@ -256,7 +256,8 @@ impl LoadFlags {
     pub(crate) fn over(&self, load: &Load) -> Load {
         let kind = self.kind.unwrap_or(load.kind);
         // A rate meant for small answers is no rate for bodies of 10 MB.
-        let rps = if kind == Kind::Bulk && load.kind != Kind::Bulk { BULK_RPS } else { load.rps };
+        let large = |kind| matches!(kind, Kind::Bulk | Kind::File);
+        let rps = if large(kind) && !large(load.kind) { BULK_RPS } else { load.rps };
         Load {
             kind,
             from: load.from.clone(),

@@ -30,6 +30,8 @@ pub(crate) const FRAME: usize = 24;
 pub(crate) const BANNER_END: &[u8] = b"\r\n";
 /// What the id of a request follows in its head.
 pub(crate) const ID_HEADER: &str = "X-Request: ";
+/// A file of that many bytes that is to come back.
+pub(crate) const FILE_PATH: &str = "/file/";
 /// How often a file of defects is looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// The longest head of a request.
@@ -276,7 +278,11 @@ async fn http(stream: &mut TcpStream, manners: &Manners) -> io::Result<()> {
         let path = request.split(' ').nth(1).unwrap_or("/");
         manners.record(&request);
         let verdict = manners.verdict();
-        let keep = match (path.strip_prefix("/bulk/").and_then(|size| size.parse::<u64>().ok()), verdict) {
+        let sized = |prefix: &str| path.strip_prefix(prefix).and_then(|size| size.parse::<u64>().ok());
+        if let Some(size) = sized(FILE_PATH) {
+            return file(stream, manners, (size.min(BULK), buffer), verdict).await;
+        }
+        let keep = match (sized("/bulk/"), verdict) {
             (_, Some(What::Error)) => {
                 stream.write_all(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n").await?;
                 true
@@ -326,6 +332,37 @@ async fn bulk(
         stream.set_zero_linger()?;
     }
     Ok(sent == size)
+}
+
+/// Sends back what comes, while it comes. The first of it came with the head.
+async fn file(
+    stream: &mut TcpStream,
+    manners: &Manners,
+    (size, mut piece): (u64, Vec<u8>),
+    verdict: Option<What>,
+) -> io::Result<()> {
+    let cut = matches!(verdict, Some(What::Truncate | What::Reset));
+    let (mut left, mut back) = (size, if cut { size / 2 } else { size });
+    if !respond(stream, head_of(manners, size).as_bytes(), verdict.filter(|_| !cut)).await? {
+        return Ok(());
+    }
+    loop {
+        let part = usize::try_from(back).unwrap_or(usize::MAX).min(piece.len());
+        stream.write_all(&piece[..part]).await?;
+        back -= part as u64;
+        left = left.saturating_sub(piece.len() as u64);
+        if back == 0 && verdict == Some(What::Reset) {
+            return stream.set_zero_linger();
+        }
+        if left == 0 {
+            return stream.shutdown().await;
+        }
+        piece.clear();
+        piece.reserve(64 * 1024);
+        if stream.read_buf(&mut piece).await? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 async fn echo(stream: &mut TcpStream, manners: &Manners) -> io::Result<()> {

@@ -4,11 +4,11 @@
 use std::{fmt, io, net::SocketAddr};
 
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
 };
 
-use super::{Kind, Plan};
+use super::{Kind, Plan, file};
 use crate::server::{BANNER_END, FRAME, ID_HEADER, pattern};
 
 /// The longest head of an answer.
@@ -90,12 +90,13 @@ pub(super) async fn exchange(
             let path = format!("/bulk/{}", plan.bulk_bytes);
             http(stream, &path, ("close", &id), Some(plan.bulk_bytes)).await
         }
+        Kind::File => file::there_and_back(stream, (plan.bulk_bytes, index), &id).await,
         Kind::LongTcp => echo(stream, index).await,
         Kind::ServerFirst => greet(stream).await,
     }
 }
 
-async fn read_more(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Result<(), Trouble> {
+async fn read_more(stream: &mut (impl AsyncRead + Unpin), buffer: &mut Vec<u8>) -> Result<(), Trouble> {
     let begun = !buffer.is_empty();
     match stream.read_buf(buffer).await? {
         0 if begun => Err(Trouble::Truncated),
@@ -114,18 +115,7 @@ async fn http(
         "GET {path} HTTP/1.1\r\nHost: testbed\r\nConnection: {connection}\r\n{ID_HEADER}{id}\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await?;
-    let mut buffer = Vec::with_capacity(1024);
-    let head = loop {
-        read_more(stream, &mut buffer).await?;
-        if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
-            break at + 4;
-        }
-        if buffer.len() > HEAD {
-            return Err(Trouble::Wrong);
-        }
-    };
-    let (length, cluster) = parse_head(&buffer[..head])?;
-    let mut body = buffer.split_off(head);
+    let (length, cluster, mut body) = read_head(stream).await?;
     if let Some(expected) = bulk {
         if length != expected {
             return Err(Trouble::Wrong);
@@ -142,6 +132,24 @@ async fn http(
         }
     }
     Ok(Answer { cluster, bytes: length })
+}
+
+/// The length of the body, the cluster, and what came of the body with the head.
+pub(super) async fn read_head(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> Result<(u64, String, Vec<u8>), Trouble> {
+    let mut buffer = Vec::with_capacity(1024);
+    let head = loop {
+        read_more(stream, &mut buffer).await?;
+        if let Some(at) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        if buffer.len() > HEAD {
+            return Err(Trouble::Wrong);
+        }
+    };
+    let (length, cluster) = parse_head(&buffer[..head])?;
+    Ok((length, cluster, buffer.split_off(head)))
 }
 
 async fn drain_bulk(stream: &mut TcpStream, first: Vec<u8>, length: u64) -> Result<(), Trouble> {

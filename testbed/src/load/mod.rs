@@ -4,6 +4,7 @@
 mod account;
 mod beside;
 mod exchange;
+mod file;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,8 @@ pub(crate) enum Kind {
     HttpPerConnection,
     /// One large HTTP/1.1 body per connection, every byte checked.
     Bulk,
+    /// One large file up and back per connection, both ways at once, held to its SHA-256.
+    File,
     /// Small messages, each echoed, on long-lived TCP connections.
     LongTcp,
     /// The server speaks first; one greeting per connection.
@@ -47,7 +50,7 @@ impl Kind {
     /// The port of the sample service that speaks it.
     pub(crate) const fn port_name(self) -> &'static str {
         match self {
-            Self::HttpKeepalive | Self::HttpPerConnection | Self::Bulk => "http",
+            Self::HttpKeepalive | Self::HttpPerConnection | Self::Bulk | Self::File => "http",
             Self::LongTcp => "echo",
             Self::ServerFirst => "greet",
         }
@@ -76,7 +79,7 @@ pub(crate) struct Plan {
     pub(crate) deadline: Span,
     /// When an answer is `late`.
     pub(crate) late: Span,
-    /// Size of a bulk body.
+    /// Size of a bulk body or a file.
     pub(crate) bulk_bytes: u64,
     /// Long streams beside the requests.
     pub(crate) streams: usize,

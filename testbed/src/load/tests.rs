@@ -41,8 +41,8 @@ async fn against(
     (sums, manners.requests())
 }
 
-const EVERY_KIND: [Kind; 5] =
-    [Kind::HttpKeepalive, Kind::HttpPerConnection, Kind::Bulk, Kind::LongTcp, Kind::ServerFirst];
+const EVERY_KIND: [Kind; 6] =
+    [Kind::HttpKeepalive, Kind::HttpPerConnection, Kind::Bulk, Kind::File, Kind::LongTcp, Kind::ServerFirst];
 
 /// All kinds at once, each against a server of its own.
 async fn every_kind(
