@@ -14,7 +14,7 @@ use clap::{Parser, ValueEnum};
 use serde_json::{Value, json};
 use tombolo::{link::congestion::controllers, model::congestion::CongestionControl};
 
-use bottleneck::{Change, Flow, LOOK, Road, Scene, Seen, Tls, play};
+use bottleneck::{Change, Flow, LOOK, Noise, Road, Scene, Seen, Tls, play};
 
 /// Round trip and rate of the path, as the bars have them.
 const RTT: Duration = Duration::from_millis(40);
@@ -71,6 +71,7 @@ fn main() {
     }
     let range = Range { tls: Tls::new(), origin: Instant::now() };
     let mut rows = range.beside_bulk();
+    rows.extend(range.late_hosts());
     rows.extend(range.coexistence());
     rows.extend(range.drops());
     rows.extend(range.changes());
@@ -104,7 +105,7 @@ fn bulk(congestion: CongestionControl, from: u64) -> Flow {
 }
 
 fn scene(road: Road, flows: Vec<Flow>, lasts: u64) -> Scene {
-    Scene { road, flows, changes: Vec::new(), lasts: seconds(lasts), noise: Duration::ZERO, seed: 1 }
+    Scene { road, flows, changes: Vec::new(), lasts: seconds(lasts), noise: Noise::default(), seed: 1 }
 }
 
 /// Bulk of a flow between two moments, in Mbit/s.
@@ -193,6 +194,38 @@ impl Range {
                 good_bulk,
                 goal_bulk,
             ));
+        }
+        rows
+    }
+
+    /// The same between hosts that wait for a processor, and 500 requests a second alone.
+    fn late_hosts(&self) -> Vec<Row> {
+        let millis = Duration::from_millis;
+        let busy = Noise { late: millis(3), every: millis(100), lasts: millis(8) };
+        let starved = Noise { late: millis(8), every: millis(150), lasts: millis(30) };
+        let named = [
+            (busy, 0.0, "p99 alone, busy hosts, ms", "bulk, busy hosts, Mbit/s"),
+            (busy, 0.01, "p99 alone, busy hosts, 1 % loss, ms", "bulk, busy hosts, 1 % loss, Mbit/s"),
+            (starved, 0.0, "p99 alone, starved hosts, ms", "bulk, starved hosts, Mbit/s"),
+            (
+                starved,
+                0.01,
+                "p99 alone, starved hosts, 1 % loss, ms",
+                "bulk, starved hosts, 1 % loss, Mbit/s",
+            ),
+        ];
+        let mut rows = Vec::new();
+        for (noise, loss, alone, carried) in named {
+            let seen = self.both(|congestion| {
+                let flow = Flow { requests: 500, bulk: None, ..bulk(congestion, 0) };
+                Scene { noise, ..scene(road(1.0, loss), vec![flow], 12) }
+            });
+            let [cubic, delay] = seen.map(|seen| quantiles(&seen).1);
+            rows.push(Row { figure: alone, cubic, delay, good: None, goal: None });
+            let seen = self
+                .both(|congestion| Scene { noise, ..scene(road(1.0, loss), vec![bulk(congestion, 0)], 22) });
+            let [cubic, delay] = seen.map(|seen| rate(&seen, 0, 2.0, 21.9));
+            rows.push(Row { figure: carried, cubic, delay, good: None, goal: None });
         }
         rows
     }

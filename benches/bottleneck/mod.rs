@@ -17,7 +17,7 @@ use std::{
 use quinn_proto::{ConnectionError, Endpoint};
 
 pub(crate) use tls::{Maker, Tls};
-pub(crate) use way::Road;
+pub(crate) use way::{Noise, Road};
 
 use party::Party;
 use way::{Packet, Way};
@@ -58,8 +58,8 @@ pub(crate) struct Scene {
     pub(crate) flows: Vec<Flow>,
     pub(crate) changes: Vec<(Duration, Change)>,
     pub(crate) lasts: Duration,
-    /// A host looks at its socket up to this late, by chance, and then takes all there is.
-    pub(crate) noise: Duration,
+    /// How late a host looks at its socket; it then takes all there is.
+    pub(crate) noise: Noise,
     pub(crate) seed: u64,
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use quinn_proto::{
-    ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt,
+    AckFrequencyConfig, ClientConfig, EndpointConfig, ServerConfig, TransportConfig, VarInt,
     congestion::ControllerFactory,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
@@ -12,6 +12,9 @@ use rustls::{RootCertStore, pki_types::PrivatePkcs8KeyDer};
 
 /// The name in the certificate.
 pub(crate) const NAME: &str = "bottleneck";
+
+/// Packets that may come without an acknowledgement of their own, as in the product.
+const UNACKNOWLEDGED: u32 = 4;
 
 /// A congestion controller's maker.
 pub(crate) type Maker = Arc<dyn ControllerFactory + Send + Sync>;
@@ -67,7 +70,10 @@ impl Tls {
 
 fn transport(controller: &Maker, window: u64) -> TransportConfig {
     let mut config = TransportConfig::default();
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(UNACKNOWLEDGED));
     config
+        .ack_frequency_config(Some(acknowledgements))
         .congestion_controller_factory(controller.clone())
         .stream_receive_window(VarInt::from_u64(window).expect("a window is far below 2^62"))
         .send_window(64 << 20);

@@ -18,6 +18,17 @@ pub(crate) struct Road {
     pub(crate) loss: f64,
 }
 
+/// How late a host is: by chance up to `late` whenever it wakes, and from time to time it stands still.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Noise {
+    /// The most by which it is late.
+    pub(crate) late: Duration,
+    /// Pause between two times of standing still, on average; none: it never does.
+    pub(crate) every: Duration,
+    /// How long it stands still, on average.
+    pub(crate) lasts: Duration,
+}
+
 /// A datagram and to whom it goes.
 #[derive(Debug)]
 pub(crate) struct Packet {
@@ -34,6 +45,8 @@ pub(crate) struct Way {
     serving: bool,
     last_arrival: Duration,
     awake: Duration,
+    /// The last time of standing still that was drawn: from when, until when.
+    still: (Duration, Duration),
     /// Dropped because the queue was full.
     pub(crate) overflowed: u64,
     /// Datagrams that came to the queue.
@@ -50,6 +63,7 @@ impl Way {
             serving: false,
             last_arrival: Duration::ZERO,
             awake: Duration::ZERO,
+            still: (Duration::ZERO, Duration::ZERO),
             overflowed: 0,
             offered: 0,
             chance: seed,
@@ -102,11 +116,24 @@ impl Way {
     }
 
     /// When the host at the end takes a datagram that arrives at `arrives`.
-    pub(crate) fn heard(&mut self, arrives: Duration, noise: Duration) -> Duration {
-        if arrives > self.awake {
-            self.awake = arrives + noise.mul_f64(self.draw());
+    pub(crate) fn heard(&mut self, arrives: Duration, noise: Noise) -> Duration {
+        if arrives <= self.awake {
+            return self.awake;
+        }
+        self.awake = arrives + noise.late.mul_f64(self.draw());
+        while !noise.every.is_zero() && self.still.1 <= arrives {
+            let from = self.still.1 + self.around(noise.every);
+            self.still = (from, from + self.around(noise.lasts));
+        }
+        if arrives >= self.still.0 {
+            self.awake = self.awake.max(self.still.1);
         }
         self.awake
+    }
+
+    /// A time that is `mean` on average, as if it had no memory.
+    fn around(&mut self, mean: Duration) -> Duration {
+        mean.mul_f64(-(1.0 - self.draw()).ln())
     }
 
     /// How long what waits now will take.
