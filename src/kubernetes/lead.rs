@@ -22,7 +22,7 @@ use tokio::{
 
 use super::{
     Parts,
-    world::{Said, Trouble},
+    world::{Said, Trouble, spoken},
 };
 use crate::{
     clock::Clock,
@@ -121,7 +121,7 @@ impl Candidate {
 
     /// Tells what is new about the API server, which was asked at `begun`.
     async fn note(&mut self, begun: Instant, error: Option<&kube::Error>) {
-        let trouble = error.map(|error| Trouble { reason: error.to_string(), unknown: false });
+        let trouble = error.map(|error| Trouble { reason: spoken(error), unknown: false });
         match error.filter(|error| !matches!(error, kube::Error::Api(_))) {
             Some(error) if self.silent.is_none() => {
                 tracing::warn!(%error, "the API server does not answer");

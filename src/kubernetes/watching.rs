@@ -25,7 +25,7 @@ use super::{
     patience::Patience,
     resources::{Clusterset, ExportGrant, FailoverPolicy, Guardrail, ImportPolicy, JoinToken, Peer},
     seen::{self, Key},
-    world::{Change, RULES, Said, Trouble},
+    world::{Change, RULES, Said, Trouble, spoken},
 };
 use crate::{
     clock::Clock,
@@ -218,7 +218,7 @@ impl Pace {
             Err(error) => {
                 self.backoff.dialled(now);
                 let pause = self.backoff.failed(now, &mut self.clock.rng()).saturating_duration_since(now);
-                let trouble = Trouble { reason: error.to_string(), unknown: is_unknown(error) };
+                let trouble = Trouble { reason: why(error), unknown: is_unknown(error) };
                 let news = self.trouble.as_ref() != Some(&trouble);
                 if news {
                     tracing::warn!(kind = self.kind, error = %trouble.reason, "the API server cannot be followed");
@@ -227,6 +227,15 @@ impl Pace {
                 (news.then_some(Some(trouble)), pause)
             }
         }
+    }
+}
+
+/// What a watch has met, in words for people.
+fn why(error: &watcher::Error) -> String {
+    use watcher::Error::{InitialListFailed, WatchFailed, WatchStartFailed};
+    match error {
+        InitialListFailed(error) | WatchFailed(error) | WatchStartFailed(error) => spoken(error),
+        other => other.to_string(),
     }
 }
 

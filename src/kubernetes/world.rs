@@ -120,6 +120,14 @@ pub(super) struct Trouble {
     pub(super) unknown: bool,
 }
 
+/// What the API server answered, or what came between, in words for people.
+pub(super) fn spoken(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({})", status.message.trim(), status.code),
+        other => other.to_string(),
+    }
+}
+
 /// What stands for everything that is written.
 pub(super) const WRITES: &str = "writes";
 
@@ -353,6 +361,13 @@ mod tests {
         let held: Vec<_> = mirror.iter().map(|(key, value)| (key.name.as_str(), **value)).collect();
         assert_eq!(held, [("c", 3)]);
         assert!(mirror.is_complete());
+    }
+
+    #[test]
+    fn what_the_api_server_answers_is_told_in_its_words() {
+        let status = kube::core::Status::failure("Too many requests, please try again later.\n", "no JSON");
+        let error = kube::Error::Api(Box::new(status.with_code(429)));
+        assert_eq!(spoken(&error), "Too many requests, please try again later. (429)");
     }
 
     #[test]

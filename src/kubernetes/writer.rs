@@ -27,7 +27,7 @@ use super::{
     notes::Notes,
     seen::{Derived, Key, Written},
     watching::{plain, standard},
-    world::World,
+    world::{World, spoken},
 };
 use crate::{
     clock::Clock,
@@ -52,7 +52,7 @@ impl Failure {
             kube::Error::Service(_) | kube::Error::HyperError(_) => (true, false),
             _ => (false, false),
         };
-        Self { text: error.to_string(), overloaded, gone }
+        Self { text: spoken(error), overloaded, gone }
     }
 }
 

@@ -231,7 +231,9 @@ async fn members(server: &Server, report: &mut Report) {
     let set = sets.get_opt("clusterset").await.map_err(|error| refused("clusterset", &error));
     let set = set.map(|set| serde_json::to_value(set).unwrap_or_default());
     let fix = "kubectl get clusterset clusterset -o yaml; then the gateway's logs";
+    let written = set.clone().map(|set| told(&set, "ApiServerWritable"));
     report.judged("objects are followed", set.map(|set| told(&set, "ApiServerReachable")), fix);
+    report.judged("objects are written", written, fix);
     let peers: Api<Peer> = Api::all(server.client.clone());
     match peers.list(&ListParams::default()).await {
         Err(error) => report.judged("peers", Err(refused("peers", &error)), fix),

@@ -170,21 +170,23 @@ impl Governing {
     ) {
         let mut soft = pin!(self.tasks.shutdown().soft());
         let mut states = self.store.watch();
+        let mut waited = false;
         loop {
             let (newest, state) = (world.borrow_and_update().clone(), states.borrow_and_update().clone());
             let asked_for = self.patience.left();
-            if *leads.borrow_and_update() && asked_for.is_zero() {
+            // Where one pause follows another, people are told of it all the same, after each.
+            if *leads.borrow_and_update() && (asked_for.is_zero() || waited) {
                 let began = tokio::select! {
                     biased;
                     () = &mut soft => return,
-                    () = self.round(&newest, &state) => self.clock.now(),
+                    () = self.round(&newest, &state, asked_for.is_zero()) => self.clock.now(),
                 };
                 self.told.retain(|_, at| began < *at + limits::GOVERN_FIGURES_PAUSE);
             }
             tokio::select! {
                 biased;
                 () = &mut soft => return,
-                () = sleep(limits::GOVERN_PAUSE.max(asked_for)) => {}
+                () = sleep(limits::GOVERN_PAUSE.max(asked_for)) => waited = !asked_for.is_zero(),
             }
             tokio::select! {
                 biased;
@@ -197,14 +199,16 @@ impl Governing {
         }
     }
 
-    /// Looks at everything once. What fails is tried again in the next round.
-    async fn round(&mut self, world: &World, state: &State) {
-        self.tell_rules(world).await;
-        if world.own.tokens.is_complete() {
-            self.tokens(world, state).await;
-        }
-        if world.own.peers.is_complete() {
-            self.peers(world, state).await;
+    /// Looks at everything once, or at this cluster's own object only. What fails is tried again in the next round.
+    async fn round(&mut self, world: &World, state: &State, everything: bool) {
+        if everything {
+            self.tell_rules(world).await;
+            if world.own.tokens.is_complete() {
+                self.tokens(world, state).await;
+            }
+            if world.own.peers.is_complete() {
+                self.peers(world, state).await;
+            }
         }
         if world.own.clustersets.is_complete() {
             self.clusterset(world, state).await;

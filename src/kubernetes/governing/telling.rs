@@ -43,7 +43,6 @@ pub(super) fn clusterset(
     let active = peers.iter().filter(|peer| peer.state == "active").count();
     let away: Vec<&str> =
         members.clone().filter(|peer| peer.state != "active").map(|peer| peer.cluster.as_str()).collect();
-    let reachable = reachable(trouble);
     let ready = if away.is_empty() {
         Condition::new("Ready", true, "Ready", "every peer is active")
     } else {
@@ -58,20 +57,27 @@ pub(super) fn clusterset(
         "imports": state.imports.len(),
         "rootExpires": time(ends),
     });
-    (status, vec![reachable, ready])
+    (status, vec![reachable(trouble), writable(trouble), ready])
 }
 
-/// Whether everything can be followed and written, or else what not and why.
+/// Whether everything can be followed, or else what not and why.
 fn reachable(trouble: &OrdMap<&'static str, Trouble>) -> Condition {
-    let told = |reason, note| Condition::new("ApiServerReachable", false, reason, note);
     let kinds: Vec<&str> = trouble.keys().copied().filter(|kind| *kind != WRITES).collect();
-    match (kinds.as_slice(), trouble.get(WRITES)) {
-        ([], None) => {
-            Condition::new("ApiServerReachable", true, "Followed", "every kind of object is followed")
-        }
-        ([], Some(why)) => told("NotWritten", format!("nothing can be written: {}", why.reason)),
-        (kinds, _) => told("NotFollowed", format!("cannot be followed: {}", kinds.join(", "))),
-    }
+    let why = kinds.first().and_then(|kind| Some(trouble.get(kind)?.reason.as_str()));
+    let (reason, note) = match why {
+        None => ("Followed", "every kind of object is followed".to_owned()),
+        Some(why) => ("NotFollowed", format!("cannot be followed: {}: {why}", kinds.join(", "))),
+    };
+    Condition::new("ApiServerReachable", why.is_none(), reason, note)
+}
+
+/// Whether what is written is taken, or else why not. One may be refused while the other is not.
+fn writable(trouble: &OrdMap<&'static str, Trouble>) -> Condition {
+    let (reason, note) = match trouble.get(WRITES) {
+        None => ("Written", "what is written is taken".to_owned()),
+        Some(why) => ("NotWritten", format!("nothing can be written: {}", why.reason)),
+    };
+    Condition::new("ApiServerWritable", !trouble.contains_key(WRITES), reason, note)
 }
 
 /// A peer's status without its conditions, and those.
@@ -191,15 +197,27 @@ mod tests {
     }
 
     #[test]
-    fn an_api_server_that_takes_nothing_is_told_apart_from_one_that_says_nothing() {
-        let trouble = |kind| {
-            OrdMap::from_iter([(kind, Trouble { reason: "too many requests".to_owned(), unknown: false })])
+    fn an_api_server_that_takes_nothing_is_told_beside_one_that_says_nothing() {
+        let trouble = |kinds: &[&'static str]| {
+            let of = |kind: &&'static str| {
+                (*kind, Trouble { reason: format!("{kind}: too many requests"), unknown: false })
+            };
+            kinds.iter().map(of).collect::<OrdMap<_, _>>()
         };
-        let reason = |trouble| reachable(&trouble).reason;
-        assert_eq!(reason(OrdMap::new()), "Followed");
-        assert_eq!(reason(trouble("Pods")), "NotFollowed");
-        assert_eq!(reason(trouble(WRITES)), "NotWritten");
-        assert!(reachable(&trouble(WRITES)).message.contains("too many requests"));
+        let told = |kinds: &[&'static str]| {
+            let trouble = trouble(kinds);
+            (reachable(&trouble).reason, writable(&trouble).reason)
+        };
+        let pair = |reachable: &str, writable: &str| (reachable.to_owned(), writable.to_owned());
+        assert_eq!(told(&[]), pair("Followed", "Written"));
+        assert_eq!(told(&["Pods"]), pair("NotFollowed", "Written"));
+        assert_eq!(told(&[WRITES]), pair("Followed", "NotWritten"));
+        assert_eq!(told(&[WRITES, "Leases", "Pods"]), pair("NotFollowed", "NotWritten"));
+        let both = trouble(&[WRITES, "Leases", "Pods"]);
+        let note = "cannot be followed: Leases, Pods: Leases: too many requests";
+        assert_eq!(reachable(&both).message, note);
+        assert!(writable(&both).message.contains("writes: too many requests"));
+        assert!(!reachable(&both).holds && !writable(&both).holds);
     }
 
     #[test]

@@ -49,7 +49,8 @@ pub struct ClustersetStatus {
     /// When its newest root ends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub root_expires: Option<String>,
-    /// `ApiServerReachable`: the gateway can follow every kind of object. `Ready`: every peer is active.
+    /// `ApiServerReachable`: the gateway can follow every kind of object. `ApiServerWritable`: what it writes is
+    /// taken. `Ready`: every peer is active.
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
 }
