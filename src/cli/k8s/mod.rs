@@ -141,7 +141,12 @@ async fn ask_gateways(server: &Server) -> Result<String, Problem> {
     if corefile::asks(&corefile, ZONE, &address) {
         return Ok(format!("the cluster's DNS asks {address} for {ZONE} already"));
     }
-    set_corefile(server, &corefile, corefile::with_stub(&corefile, ZONE, &address)).await?;
+    let with_stub = corefile::with_stub(&corefile, ZONE, &address).ok_or_else(|| {
+        let text = format!("the Corefile of {}/{} has a block for {ZONE} already", COREDNS.0, COREDNS.1);
+        let fix = format!("have that block forward to {address}, or take it out; then install again");
+        Problem::new(Code::KUBERNETES_REFUSED, text).with_fix(fix)
+    })?;
+    set_corefile(server, &corefile, with_stub).await?;
     Ok(format!("the cluster's DNS asks {address} for {ZONE}"))
 }
 
