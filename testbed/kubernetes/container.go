@@ -302,6 +302,13 @@ func (p *pod) log(container string) string {
 		fmt.Sprintf("pod-%s-%s-%s.log", p.object.Namespace, p.object.Name, container))
 }
 
+// stands is whether there is something to be inside of.
+func (p *pod) stands() bool {
+	p.mutex.Lock()
+	defer p.mutex.Unlock()
+	return p.holder != nil && p.holder.Process != nil
+}
+
 // inside are the words after `nsenter` that run a command in the pod as the container's user.
 func (p *pod) inside(spec corev1.Container, words []string) []string {
 	p.mutex.Lock()

@@ -98,6 +98,8 @@ func job(name string, words []string) error {
 	case "pause":
 		pause(words)
 		return nil
+	case "proxy":
+		return proxyMain(words)
 	case "fill", "export", "change", "sample":
 		return trafficMain(name, words)
 	default:

@@ -85,6 +85,9 @@ func (k *kubelet) container(request *http.Request) (*pod, corev1.Container, erro
 	if err != nil {
 		return nil, corev1.Container{}, err
 	}
+	if !found.stands() {
+		return nil, corev1.Container{}, fmt.Errorf("%s has not started yet", found.name())
+	}
 	name := request.PathValue("container")
 	for _, spec := range found.object.Spec.Containers {
 		if spec.Name == name {

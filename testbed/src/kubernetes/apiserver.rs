@@ -74,7 +74,8 @@ fn well(it: Kubectl<'_>) -> Result<()> {
     until(SOON, status, |answer| !answer.contains(NOT_FOLLOWED)).map(drop)
 }
 
-fn gateways_log(it: Kubectl<'_>) -> String {
+/// All that a gateway has logged.
+pub(super) fn gateways_log(it: Kubectl<'_>) -> String {
     let log = it.cluster.folder.join("pod-tombolo-system-tombolo-0-tombolo.log");
     fs::read_to_string(log).unwrap_or_default()
 }

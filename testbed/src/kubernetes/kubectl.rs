@@ -3,7 +3,7 @@
 use std::{
     io::Write as _,
     path::Path,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -43,6 +43,12 @@ impl<'a> Kubectl<'a> {
     /// Does a job of the cluster's program, beside the cluster's pods.
     pub(super) fn job(self, words: &[&str]) -> Result<String> {
         self.program(&self.standing.program, words, "")
+    }
+
+    /// Begins such a job, which is spoken with.
+    pub(super) fn begin_job(self, words: &[&str]) -> Result<Child> {
+        let mut command = self.command(&self.standing.program, words);
+        Ok(command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?)
     }
 
     fn command(self, program: &Path, words: &[&str]) -> Command {

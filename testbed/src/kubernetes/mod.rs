@@ -6,6 +6,7 @@ mod apiserver;
 mod cluster;
 mod families;
 mod faults;
+mod hindrance;
 mod kubectl;
 mod overlay;
 mod programs;

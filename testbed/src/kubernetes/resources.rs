@@ -1,7 +1,7 @@
 //! Tombolo's custom resources on a real API server: joining by `kubectl apply` alone, what they report, what
 //! they refuse, and rules that hold.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -145,6 +145,33 @@ pub(super) fn refused(east: Kubectl<'_>) -> Result<String> {
         ensure!(told.contains(why), "refused for another reason: {told}");
     }
     Ok(format!("{} objects refused, each with its reason", wrong.len()))
+}
+
+/// A JoinToken that is deleted while no gateway runs: its token is revoked by the next one.
+pub(super) fn token_without_object(it: Kubectl<'_>) -> Result<String> {
+    it.apply(
+        "apiVersion: tombolo.dev/v1alpha1\nkind: JoinToken\n\
+         metadata: {name: for-nobody, namespace: tombolo-system}\nspec: {for: nobody, allowPrivate: true}\n",
+    )?;
+    let id = ["get", "jointoken", "for-nobody", "-o", "jsonpath={.status.id}"];
+    let id = || it.run(&[&id[..], &SYSTEM].concat());
+    let (id, _) = until(SOON, id, |answer| !answer.is_empty())?;
+    let scale = |replicas: &str| it.run(&[&["scale", "statefulset/tombolo", replicas][..], &SYSTEM].concat());
+    scale("--replicas=0")?;
+    it.run(&[&["wait", "--for=delete", "pod/tombolo-0", "--timeout=60s"][..], &SYSTEM].concat())?;
+    it.run(&[&["delete", "jointoken", "for-nobody"][..], &SYSTEM].concat())?;
+    scale("--replicas=1")?;
+    let begun = Instant::now();
+    let tokens = || it.tombolo(&["token", "list", "-o", "json"], "");
+    let revoked = |answer: &str| {
+        let list: serde_json::Value = serde_json::from_str(answer).unwrap_or_default();
+        let tokens = list["tokens"].as_array().cloned().unwrap_or_default();
+        tokens.iter().any(|token| token["id"] == id.as_str() && token["state"] == "revoked")
+    };
+    until(SOON, tokens, revoked).context("its token is not revoked")?;
+    let ready = ["rollout", "status", "statefulset/tombolo", "--timeout=60s"];
+    it.run(&[&ready[..], &SYSTEM].concat())?;
+    Ok(format!("revoked {:.0} s after the gateway was asked to come back", begun.elapsed().as_secs_f64()))
 }
 
 /// Rules hold, and what they take away comes back with their end.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{
     apiserver,
     cluster::{self, Cluster, Standing},
-    families, faults,
+    families, faults, hindrance,
     kubectl::{Kubectl, until},
     overlay,
     programs::Programs,
@@ -137,6 +137,9 @@ fn without_api_servers(shown: &mut Shown, [east, west, north]: [Kubectl<'_>; 3])
         away = Some(begun);
         Ok(seen)
     });
+    shown.step("an API server asks for patience (429)", || hindrance::throttled(north));
+    shown.step("watches are late but live", || hindrance::slow_watch(west));
+    shown.step("a JoinToken goes while no gateway runs", || resources::token_without_object(west));
     shown.step("an API server hangs", || apiserver::hangs(north));
     shown.step("an API server restarts, versions are gone", || apiserver::restarts(west));
     shown.step("a definition is missing", || apiserver::definition_missing(north));
