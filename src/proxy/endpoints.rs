@@ -105,9 +105,12 @@ impl Drop for Trial {
     }
 }
 
+/// A connection that is being made.
+type Connecting = BoxFuture<'static, io::Result<Box<dyn Stream>>>;
+
 /// Connections that are being made, the longest first.
 #[derive(Default)]
-struct Trying(Vec<(SocketAddr, BoxFuture<'static, io::Result<Box<dyn Stream>>>)>);
+struct Trying(Vec<(SocketAddr, Connecting)>);
 
 impl Trying {
     /// The first of them that is made, or fails, and how many were begun before it; none when that takes longer

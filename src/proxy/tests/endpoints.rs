@@ -65,8 +65,8 @@ fn addresses(last_bytes: std::ops::Range<u8>) -> Vec<SocketAddr> {
 
 #[tokio::test(start_paused = true)]
 async fn silent_endpoints_get_company_and_cost_no_timeout() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
-    let serves = listener.local_addr().expect("bound");
+    let listeners = Os::default().tcp_listen("127.0.0.1:0".parse().expect("an address"), 1).expect("bound");
+    let serves = listeners[0].local_addr().expect("bound");
     let mut all = addresses(1..3);
     let endpoints = endpoints(&all);
     all.push(serves);
