@@ -21,6 +21,7 @@ use tokio::sync::{Semaphore, watch};
 use super::{
     codes::Close,
     stream::{Kind, Reader, StreamError, Writer},
+    windows,
 };
 use crate::{
     identity::Role,
@@ -83,6 +84,9 @@ pub struct Lane {
     /// Bytes that the other side may have on their way, and those that have come until the last look.
     pub(super) window: AtomicU64,
     pub(super) received: AtomicU64,
+    /// Streams whose readers cannot pass on what came, and what they may make of the window.
+    pub(super) unread: AtomicUsize,
+    pub(super) room: windows::Room,
     /// Places for control and catalog calls of the other side.
     pub(super) calls: Arc<Semaphore>,
     number: AtomicU32,
@@ -139,6 +143,8 @@ impl Lane {
             opened: AtomicUsize::new(0),
             window: AtomicU64::new(0),
             received: AtomicU64::new(0),
+            unread: AtomicUsize::new(0),
+            room: windows::Room::default(),
             calls: Arc::new(Semaphore::new(limits::CALLS_PER_LANE_MAX)),
             number: AtomicU32::new(0),
             retired: AtomicBool::new(false),
@@ -346,7 +352,17 @@ impl Lane {
         if kind == Kind::Tcp {
             self.opened.fetch_add(1, Ordering::Relaxed);
         }
-        Ok((Writer::new(send), Reader::new(recv)))
+        Ok((Writer::new(send), Reader::of(self, recv)))
+    }
+
+    /// Counts a stream that is left unread, or is no more.
+    pub(super) fn count_unread(&self, unread: bool) {
+        if unread {
+            self.unread.fetch_add(1, Ordering::Relaxed);
+            windows::make_room(self);
+        } else {
+            self.unread.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// Counts a proxied stream for as long as the guard lives; while one is open the lane is probed often.

@@ -77,7 +77,7 @@ async fn spent(lane: &Lane) {
 async fn accept(links: Links, lane: Arc<Lane>) {
     let mut pace = OpenPace::new(links.0.limits.opens_per_second, links.0.clock.now());
     while let Ok((send, recv)) = lane.connection.accept_bi().await {
-        let (mut writer, mut reader) = (Writer::new(send), Reader::new(recv));
+        let (mut writer, mut reader) = (Writer::new(send), Reader::of(&lane, recv));
         if !pace.admits(links.0.clock.now()) {
             // Nothing of it was read, so the other side may go elsewhere with it.
             refuse(&mut writer, &mut reader, Reset::Limit);

@@ -8,6 +8,7 @@ use std::{
     future::Future,
     io,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -16,7 +17,7 @@ use prost::Message;
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::codes::Reset;
+use super::{codes::Reset, lane::Lane};
 
 /// What a stream is for; its first varint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,13 +174,48 @@ impl Drop for Writer {
 pub struct Reader {
     inner: RecvStream,
     buffered: BytesMut,
+    unread: Option<Unread>,
+}
+
+/// Whether what a stream of a lane brought is left unread, see [`Reader::leave_unread`].
+#[derive(Debug)]
+struct Unread {
+    lane: Arc<Lane>,
+    counted: bool,
+}
+
+impl Unread {
+    fn set(&mut self, unread: bool) {
+        if std::mem::replace(&mut self.counted, unread) != unread {
+            self.lane.count_unread(unread);
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.set(false);
+    }
 }
 
 impl Reader {
     /// Wraps a fresh stream.
     #[must_use]
     pub fn new(inner: RecvStream) -> Self {
-        Self { inner, buffered: BytesMut::new() }
+        Self { inner, buffered: BytesMut::new(), unread: None }
+    }
+
+    /// The same, of a lane that makes room for what its streams leave unread.
+    pub(super) fn of(lane: &Arc<Lane>, inner: RecvStream) -> Self {
+        Self { unread: Some(Unread { lane: lane.clone(), counted: false }), ..Self::new(inner) }
+    }
+
+    /// Whoever reads this stream cannot pass on what came, or can again. What is unread counts against the window
+    /// that all streams of the lane share, which must not stop those whose readers are quick.
+    pub fn leave_unread(&mut self, unread: bool) {
+        if let Some(known) = &mut self.unread {
+            known.set(unread);
+        }
     }
 
     /// Reads one varint (QUIC's and protobuf's differ: this is protobuf's, as for message lengths).

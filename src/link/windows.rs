@@ -5,7 +5,7 @@
 //! that becomes smaller does so as it is used.
 
 use std::{
-    sync::atomic::Ordering,
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
@@ -57,13 +57,25 @@ impl Default for LinkLimits {
 impl LinkLimits {
     /// The window of one of so many lanes, when this many bytes came in one round trip of it. Room for two round
     /// trips lets the sender go on while the word that there is more room travels.
-    fn window(&self, in_a_round_trip: u64, lanes: usize) -> u64 {
-        let share = self.memory / u64::try_from(lanes.max(1)).unwrap_or(u64::MAX);
+    /// Each stream that is left unread holds a window of its own, which the others would miss.
+    fn window(&self, in_a_round_trip: u64, lanes: usize, unread: usize) -> u64 {
+        let share = self.share(lanes);
         let most = self.connection_window_max.max(self.connection_window);
         let wanted = in_a_round_trip.saturating_mul(2).clamp(self.connection_window, most);
         // Less than this, and control and catalog would wait for each other.
         let least = u64::from(limits::UNPROVEN_WINDOW_BYTES).min(self.connection_window);
-        wanted.min(share).max(least)
+        wanted.saturating_add(self.unread_bytes(unread)).min(share).max(least)
+    }
+
+    /// What one of so many lanes may have of the budget.
+    fn share(&self, lanes: usize) -> u64 {
+        self.memory / u64::try_from(lanes.max(1)).unwrap_or(u64::MAX)
+    }
+
+    /// The most that so many streams hold.
+    fn unread_bytes(&self, streams: usize) -> u64 {
+        let most = self.stream_window.max(limits::STREAM_WINDOW_BYTES_MAX);
+        most.saturating_mul(u64::try_from(streams).unwrap_or(u64::MAX))
     }
 }
 
@@ -71,11 +83,38 @@ impl LinkLimits {
 pub(super) fn widen(links: &Links, lane: &Lane) {
     let limits = &links.0.limits;
     // This one is not in the registry yet.
-    set(lane, limits.window(0, links.registry().all().len() + 1));
+    set(lane, limits, (0, links.registry().all().len() + 1));
     lane.connection.set_max_concurrent_bi_streams(VarInt::from_u32(limits.bidi_streams));
 }
 
-fn set(lane: &Lane, window: u64) {
+/// What a lane's window may become between two looks.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    /// Without what is left unread, with all that may be, and for each stream.
+    window: AtomicU64,
+    most: AtomicU64,
+    stream: AtomicU64,
+}
+
+/// Makes the window larger at once when more streams are left unread than it has room for.
+pub(super) fn make_room(lane: &Lane) {
+    let unread = u64::try_from(lane.unread.load(Ordering::Relaxed)).unwrap_or(u64::MAX);
+    let held = lane.room.stream.load(Ordering::Relaxed).saturating_mul(unread);
+    let wanted = lane.room.window.load(Ordering::Relaxed).saturating_add(held);
+    let wanted = wanted.min(lane.room.most.load(Ordering::Relaxed));
+    if wanted > lane.window.load(Ordering::Relaxed) {
+        grant(lane, wanted);
+    }
+}
+
+fn set(lane: &Lane, limits: &LinkLimits, (in_a_round_trip, lanes): (u64, usize)) {
+    lane.room.window.store(limits.window(in_a_round_trip, lanes, 0), Ordering::Relaxed);
+    lane.room.most.store(limits.share(lanes), Ordering::Relaxed);
+    lane.room.stream.store(limits.unread_bytes(1), Ordering::Relaxed);
+    grant(lane, limits.window(in_a_round_trip, lanes, lane.unread.load(Ordering::Relaxed)));
+}
+
+fn grant(lane: &Lane, window: u64) {
     if lane.window.swap(window, Ordering::Relaxed) != window {
         lane.connection.set_receive_window(VarInt::from_u64(window).unwrap_or(VarInt::MAX));
     }
@@ -90,10 +129,10 @@ pub(super) async fn run(links: Links) {
         let now = links.0.clock.now();
         let lanes = links.registry().all();
         for lane in &lanes {
-            set(lane, links.0.limits.window(in_a_round_trip(lane, (last, now)), lanes.len()));
+            set(lane, &links.0.limits, (in_a_round_trip(lane, (last, now)), lanes.len()));
         }
         last = now;
-        let short = links.0.limits.window(0, lanes.len()) < links.0.limits.connection_window;
+        let short = links.0.limits.window(0, lanes.len(), 0) < links.0.limits.connection_window;
         if short && !tight {
             tracing::warn!(
                 code = %Code::MEMORY_BUDGET, lanes = lanes.len(), memory = links.0.limits.memory,
@@ -124,27 +163,36 @@ mod tests {
     #[test]
     fn a_window_grows_with_what_comes_to_its_largest() {
         let limits = LinkLimits::default();
-        let window = |in_a_round_trip| limits.window(in_a_round_trip, 1);
+        let window = |in_a_round_trip| limits.window(in_a_round_trip, 1, 0);
         assert_eq!([window(0), window(8 * MIB), window(12 * MIB)], [16 * MIB, 16 * MIB, 24 * MIB]);
         assert_eq!([window(32 * MIB), window(u64::MAX)], [64 * MIB, 64 * MIB]);
     }
 
     #[test]
+    fn what_is_left_unread_takes_nothing_from_the_others() {
+        let limits = LinkLimits::default();
+        let beside =
+            |unread| limits.window(0, 1, unread) - u64::try_from(unread).unwrap() * limits.stream_window;
+        assert!([1, 64, 400].into_iter().all(|unread| beside(unread) >= 16 * MIB));
+        assert_eq!(limits.window(0, 1, 100_000), limits.memory);
+    }
+
+    #[test]
     fn a_budget_that_does_not_go_round_is_shared() {
         let limits = LinkLimits { memory: 64 * MIB, ..LinkLimits::default() };
-        assert_eq!([1, 4, 8, 64].map(|lanes| limits.window(0, lanes) / MIB), [16, 16, 8, 1]);
-        assert_eq!(limits.window(u64::MAX, 2), 32 * MIB, "what is left of it may be used");
-        assert_eq!(limits.window(0, 100_000), u64::from(limits::UNPROVEN_WINDOW_BYTES));
+        assert_eq!([1, 4, 8, 64].map(|lanes| limits.window(0, lanes, 0) / MIB), [16, 16, 8, 1]);
+        assert_eq!(limits.window(u64::MAX, 2, 0), 32 * MIB, "what is left of it may be used");
+        assert_eq!(limits.window(0, 100_000, 0), u64::from(limits::UNPROVEN_WINDOW_BYTES));
     }
 
     proptest! {
         #[test]
         fn all_windows_together_stay_within_the_budget(
             memory in 16 * MIB..1_024 * MIB,
-            comes in prop::collection::vec(any::<u64>(), 1..100),
+            comes in prop::collection::vec((any::<u64>(), any::<usize>()), 1..100),
         ) {
             let limits = LinkLimits { memory, ..LinkLimits::default() };
-            let sum: u64 = comes.iter().map(|bytes| limits.window(*bytes, comes.len())).sum();
+            let sum: u64 = comes.iter().map(|(bytes, unread)| limits.window(*bytes, comes.len(), *unread)).sum();
             prop_assert!(sum <= memory);
         }
     }

@@ -213,6 +213,7 @@ impl Back {
             if !self.pending.is_empty() {
                 ready!(poll_write_all(to, &mut self.pending, cx))?;
                 self.pending = Vec::new();
+                from.leave_unread(false);
             }
             if self.all_read {
                 if !last {
@@ -235,6 +236,7 @@ impl Back {
                     }
                     Poll::Pending => {
                         self.pending.extend(left);
+                        from.leave_unread(true);
                         Poll::Pending
                     }
                 }
