@@ -305,7 +305,7 @@ impl Congestion {
     }
 
     fn start_is_over(&self) -> bool {
-        let (Some(base), Some(recent)) = (self.base.get(), self.round.recent()) else { return false };
+        let (Some(base), Some(recent)) = (self.base.get(), self.round.lately()) else { return false };
         base >= SHORT && recent - base > (base / 8.0).max(2.0 * self.target(base))
     }
 

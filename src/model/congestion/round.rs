@@ -31,6 +31,7 @@ pub(super) struct Round {
     /// before.
     counting: (f64, u32, Instant),
     recent: Option<f64>,
+    recent_before: Option<f64>,
     /// Bytes being counted, since when, and bytes per second of the two stretches before.
     stretch: (f64, Instant),
     recent_rates: [f64; 2],
@@ -62,6 +63,7 @@ impl Round {
             rate_before: 0.0,
             counting: (f64::MAX, 0, now),
             recent: None,
+            recent_before: None,
             stretch: (0.0, now),
             recent_rates: [0.0; 2],
         }
@@ -92,6 +94,7 @@ impl Round {
         let (least, count, since) = self.counting;
         self.counting = (least.min(rtt), count + 1, since);
         if count + 1 >= RECENT && now.saturating_duration_since(since) >= RECENT_COVERS {
+            self.recent_before = self.recent;
             self.recent = Some(self.counting.0);
             self.counting = (f64::MAX, 0, now);
         }
@@ -105,6 +108,11 @@ impl Round {
     /// Least round trip of the last few acknowledgements.
     pub(super) fn recent(&self) -> Option<f64> {
         self.recent
+    }
+
+    /// The same of the last two such times: what a host that stood still once does not raise.
+    pub(super) fn lately(&self) -> Option<f64> {
+        Some(self.recent?.min(self.recent_before?))
     }
 
     /// By how much the least round trips of neighbouring rounds differ, in seconds, smoothed.
@@ -152,6 +160,7 @@ impl Round {
             few,
             rate_before: rate,
             recent: self.recent,
+            recent_before: self.recent_before,
             stretch: self.stretch,
             recent_rates: self.recent_rates,
             counting: self.counting,
