@@ -22,7 +22,7 @@ use quinn_proto::{
     StreamId,
     congestion::{Controller, ControllerFactory, ControllerMetrics},
 };
-use tombolo::model::limits::STREAM_WINDOW_BYTES_MAX;
+use tombolo::model::limits::STREAM_WINDOW_BYTES;
 
 /// Sends whatever the windows allow, whatever is lost.
 #[derive(Debug, Clone)]
@@ -197,8 +197,8 @@ fn overshoot(window: u64) -> Result<u64, ConnectionError> {
 
 #[test]
 fn every_second_datagram_of_the_largest_window_may_be_lost() {
-    let arrived = overshoot(STREAM_WINDOW_BYTES_MAX).expect("the connection lives");
-    assert!(arrived >= 3 * STREAM_WINDOW_BYTES_MAX, "{arrived} bytes arrived");
+    let arrived = overshoot(STREAM_WINDOW_BYTES).expect("the connection lives");
+    assert!(arrived >= 3 * STREAM_WINDOW_BYTES, "{arrived} bytes arrived");
 }
 
 /// Fails when quinn-proto learns to hold more: then the largest window may grow.

@@ -24,7 +24,6 @@ use super::{
     LinkError, Links,
     codes::Close,
     lane::{Authenticated, Lane, LaneKey},
-    paths::PathSettings,
     transport,
     windows::LinkLimits,
 };
@@ -143,9 +142,8 @@ impl ShardEndpoints {
         (domain, patience): (&TrustDomain, Duration),
     ) -> Result<Arc<Lane>, LinkError> {
         let qlog = links.0.qlog.as_ref().and_then(|qlog| qlog.record("to", address, &links.0.clock));
-        let path = links.0.paths.settings(Some(address.ip()));
         let client =
-            transport::client(links.0.tls.peer_client(domain), &links.0.clock, (&links.0.limits, path, qlog));
+            transport::client(links.0.tls.peer_client(domain), &links.0.clock, (&links.0.limits, qlog));
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
         let connection = timeout(patience, connecting)
             .await
@@ -164,7 +162,7 @@ impl ShardEndpoints {
         tls: QuicClientConfig,
         (clock, limits): (&Clock, &LinkLimits),
     ) -> Result<Connection, LinkError> {
-        let client = transport::client(tls, clock, (limits, PathSettings::of(limits), None));
+        let client = transport::client(tls, clock, (limits, None));
         let connecting = self.towards(address).connect_with(client, address, SERVER_NAME)?;
         timeout(limits.handshake_timeout, connecting)
             .await
@@ -238,17 +236,15 @@ async fn welcome(links: Links, shard: usize, incoming: Incoming, _half_open: Own
     }
 }
 
-/// Begins the handshake; it gets settings of its own only when it is to be recorded, or when the path there is
-/// known to need larger windows.
+/// Begins the handshake; it gets settings of its own only when it is to be recorded.
 fn accept(links: &Links, incoming: Incoming) -> Result<quinn::Connecting, quinn::ConnectionError> {
     let address = incoming.remote_address();
     let qlog = links.0.qlog.as_ref().and_then(|qlog| qlog.record("from", address, &links.0.clock));
-    let path = links.0.paths.settings(Some(address.ip()));
-    if qlog.is_none() && path == PathSettings::of(&links.0.limits) {
+    if qlog.is_none() {
         return incoming.accept();
     }
     let mut server = links.0.server.clone();
-    server.transport_config(Arc::new(transport::transport(&links.0.limits, path, qlog)));
+    server.transport_config(Arc::new(transport::transport(&links.0.limits, qlog)));
     incoming.accept_with(Arc::new(server))
 }
 

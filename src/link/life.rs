@@ -15,7 +15,6 @@ use super::{
     codes::{Close, Reset},
     lane::{Lane, LaneFigures, Standing},
     opens::OpenPace,
-    paths::Carried,
     room::Room,
     stream::{CallStream, Kind, Reader, Writer},
 };
@@ -131,7 +130,6 @@ async fn probe(links: Links, lane: Arc<Lane>) {
     let room = Room::of(&lane.connection);
     let refusals = links.0.net.refusals();
     let mut refused = refusals.of(lane.address());
-    let mut carried = Carried::new(clock.now());
     loop {
         let wake = sleep_until(Instant::from_std(liveness.next_wake()));
         let actions = tokio::select! {
@@ -159,10 +157,6 @@ async fn probe(links: Links, lane: Arc<Lane>) {
             refused = refusals.of(lane.address());
         }
         publish(&lane, &liveness, clock.now());
-        let received = lane.connection.stats().udp_rx.bytes;
-        if let Some(product) = carried.look(clock.now(), received, liveness.rtt().srtt) {
-            links.0.paths.learn(lane.address().ip(), product);
-        }
     }
 }
 

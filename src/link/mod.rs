@@ -13,7 +13,6 @@ mod endpoint;
 mod lane;
 mod life;
 mod opens;
-mod paths;
 mod qlog;
 mod registry;
 mod room;
@@ -48,7 +47,6 @@ pub use self::{
 };
 use self::{
     endpoint::ShardEndpoints,
-    paths::Paths,
     stream::{CallStream, Kind, Reader, Writer},
 };
 use crate::{
@@ -237,7 +235,6 @@ struct Inner {
     limits: LinkLimits,
     server: quinn::ServerConfig,
     qlog: Option<Qlog>,
-    paths: Paths,
     /// Peers may be on this very host only if this gateway can be reached there only.
     on_loopback: bool,
     registry: Registry,
@@ -261,12 +258,10 @@ impl Links {
     /// When the address is taken or may not be bound.
     pub async fn start(parts: Parts, address: SocketAddr) -> io::Result<Self> {
         let sockets = parts.net.quic_group(address, parts.shards.count())?;
-        let paths = Paths::new(&parts.limits);
         let server = transport::server(parts.server, &parts.limits);
         let links = Self(Arc::new(Inner {
             server: server.clone(),
             qlog: parts.qlog,
-            paths,
             keys: parts.keys,
             tls: parts.tls,
             trust: parts.trust,

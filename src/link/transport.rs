@@ -11,7 +11,6 @@ use quinn::{
 use super::{
     congestion,
     connection_id::{QuicKeys, ShardConnectionIds},
-    paths::PathSettings,
     room::Roomy,
     windows::LinkLimits,
 };
@@ -23,7 +22,7 @@ const FIRST_ID_BYTES: usize = 20;
 
 /// Settings of a connection, the same for both directions of dialling. Until the other side is known it may
 /// send little: [`widen`] gives it the rest.
-pub(super) fn transport(given: &LinkLimits, path: PathSettings, qlog: Option<QlogStream>) -> TransportConfig {
+pub(super) fn transport(given: &LinkLimits, qlog: Option<QlogStream>) -> TransportConfig {
     let mut config = TransportConfig::default();
     let idle = VarInt::from_u64(limits::IDLE_TIMEOUT.as_millis() as u64).unwrap_or(VarInt::MAX);
     let mut acknowledgements = AckFrequencyConfig::default();
@@ -33,12 +32,12 @@ pub(super) fn transport(given: &LinkLimits, path: PathSettings, qlog: Option<Qlo
     config
         .ack_frequency_config(Some(acknowledgements))
         .mtu_discovery_config(Some(packets))
-        .congestion_controller_factory(Arc::new(Roomy(congestion::controllers(path.congestion))))
+        .congestion_controller_factory(Arc::new(Roomy(congestion::controllers(given.congestion))))
         .max_idle_timeout(Some(IdleTimeout::from(idle)))
         .keep_alive_interval(Some(limits::KEEP_ALIVE_INTERVAL))
         .max_concurrent_bidi_streams(VarInt::from_u32(limits::UNPROVEN_STREAMS_MAX))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .stream_receive_window(VarInt::from_u64(path.stream_window).unwrap_or(VarInt::MAX))
+        .stream_receive_window(VarInt::from_u64(given.stream_window).unwrap_or(VarInt::MAX))
         .receive_window(VarInt::from_u32(limits::UNPROVEN_WINDOW_BYTES))
         .send_window(given.connection_window_max)
         .datagram_receive_buffer_size(Some(limits::DATAGRAM_BUFFER_BYTES))
@@ -65,7 +64,7 @@ pub(super) fn endpoint(keys: &QuicKeys, shard: u8, shards: u8, seed: [u8; 32]) -
 pub(super) fn server(tls: QuicServerConfig, given: &LinkLimits) -> ServerConfig {
     let mut config = ServerConfig::with_crypto(Arc::new(tls));
     config
-        .transport_config(Arc::new(transport(given, PathSettings::of(given), None)))
+        .transport_config(Arc::new(transport(given, None)))
         .max_incoming(limits::HALF_OPEN_MAX)
         .incoming_buffer_size(limits::HALF_OPEN_BUFFER_BYTES)
         .incoming_buffer_size_total(limits::HALF_OPEN_BUFFER_BYTES * 256);
@@ -77,11 +76,11 @@ pub(super) fn server(tls: QuicServerConfig, given: &LinkLimits) -> ServerConfig 
 pub(super) fn client(
     tls: QuicClientConfig,
     clock: &Clock,
-    (given, path, qlog): (&LinkLimits, PathSettings, Option<QlogStream>),
+    (given, qlog): (&LinkLimits, Option<QlogStream>),
 ) -> ClientConfig {
     let mut config = ClientConfig::new(Arc::new(tls));
     let clock = clock.clone();
-    let transport = Arc::new(transport(given, path, qlog));
+    let transport = Arc::new(transport(given, qlog));
     config.transport_config(transport).initial_dst_cid_provider(Arc::new(move || {
         ConnectionId::new(&clock.random_bytes::<FIRST_ID_BYTES>())
     }));

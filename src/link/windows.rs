@@ -74,8 +74,7 @@ impl LinkLimits {
 
     /// The most that so many streams hold.
     fn unread_bytes(&self, streams: usize) -> u64 {
-        let most = self.stream_window.max(limits::STREAM_WINDOW_BYTES_MAX);
-        most.saturating_mul(u64::try_from(streams).unwrap_or(u64::MAX))
+        self.stream_window.saturating_mul(u64::try_from(streams).unwrap_or(u64::MAX))
     }
 }
 

@@ -71,12 +71,6 @@ pub enum CongestionControl {
     Cubic,
 }
 
-/// Bytes of a stream's window on a path that carried `product` bytes in a round trip (settled M8).
-#[must_use]
-pub fn stream_window(product: u64) -> u64 {
-    product.saturating_mul(4).clamp(limits::STREAM_WINDOW_BYTES, limits::STREAM_WINDOW_BYTES_MAX)
-}
-
 /// What the window follows.
 #[derive(Debug, Clone)]
 enum Mode {

@@ -188,13 +188,6 @@ fn persistent_congestion_starts_over() {
     assert_eq!(path.control.window(), 4 * u64::from(MTU));
 }
 
-#[test]
-fn windows_of_streams_follow_the_path() {
-    assert_eq!(stream_window(0), limits::STREAM_WINDOW_BYTES);
-    assert_eq!(stream_window(500_000), 2_000_000);
-    assert_eq!(stream_window(u64::MAX), limits::STREAM_WINDOW_BYTES_MAX);
-}
-
 /// One thing that happens to a connection.
 #[derive(Debug, Clone, Copy)]
 enum Step {
