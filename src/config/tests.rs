@@ -51,7 +51,7 @@ retire_after = "10m"
 workload_roots = []
 bundles = ""
 [limits]
-stream_window = "1.25MB"
+stream_window = "2.4MB"
 [[export]]
 namespace = "default"
 name = "web"
