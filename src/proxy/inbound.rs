@@ -25,7 +25,7 @@ use super::{
     cut::Cut,
     endpoints::{Connected, Endpoints, Refusal, Wanted},
     index::ExportIndex,
-    pump::{self, Side},
+    pump::{self, Left, Side},
     young::{self, Caller, Grown},
 };
 use crate::{
@@ -240,7 +240,7 @@ async fn carry(
 ) {
     if !export.idempotent {
         let Connected { tcp, mut trial, .. } = backend;
-        let carried = pump::tcp_and_stream_until(tcp, writer, reader, &foothold.cut).await;
+        let carried = pump::tcp_and_stream_until(tcp, (writer, reader), Left::default(), &foothold.cut).await;
         trial.ended(&carried, Side::First);
         return tracing::trace!(export = %export.name, ?carried, "served");
     }
@@ -249,8 +249,10 @@ async fn carry(
         let grow = pin!(young::grow(&site.endpoints, export, wanted, backend, &mut caller));
         foothold.cut.unless(grow).await
     };
-    let (backend, answer, mut trial) = match grown {
-        Some(Grown::Carry(backend, answer, trial)) => (backend, answer, trial),
+    let (backend, mut trial, left) = match grown {
+        Some(Grown::Carry { tcp, trial, answer, untold }) => {
+            (tcp, trial, Left { forth: answer, back: untold })
+        }
         Some(Grown::Gone) => return,
         Some(Grown::Nobody) => {
             writer.reset(Reset::ConnectionReset);
@@ -261,11 +263,10 @@ async fn carry(
             return caller.reader.stop(Reset::Policy);
         }
     };
-    if answer.is_empty() || writer.write_chunk(answer).await.is_ok() {
-        let carried = pump::tcp_and_stream_until(backend, writer, caller.reader, &foothold.cut).await;
-        trial.ended(&carried, Side::First);
-        tracing::trace!(export = %export.name, ?carried, "served");
-    }
+    let stream = (writer, caller.reader);
+    let carried = pump::tcp_and_stream_until(backend, stream, left, &foothold.cut).await;
+    trial.ended(&carried, Side::First);
+    tracing::trace!(export = %export.name, ?carried, "served");
 }
 
 /// The export a header means, if its caller may have it, and the right to it for as long as it lasts.

@@ -11,13 +11,14 @@ use std::{
 
 use bytes::Bytes;
 use federation_proto::v1;
-use tokio::{io::AsyncWriteExt as _, sync::watch};
+use tokio::sync::watch;
 
 use super::{
     attempt::{self, Attempt, Judged, PeerWay, Way},
     endpoints::{Connected, Trial, Wanted},
     open::{Client, Launch, Opened},
     outbound::{Chosen, Outbound},
+    pump::Left,
     route::{Planned, Route},
     tcp::Tcp,
     young::{self, Grown, Heard, Source as _},
@@ -44,8 +45,8 @@ pub(super) enum Carried {
 
 /// What came of the wait for a first word.
 pub(super) enum Word {
-    /// This way has it; its answer so far goes to the client first.
-    Carry(Carried, Bytes),
+    /// This way has it, with what is left to tell on either side.
+    Carry(Carried, Left),
     /// It went without a word, and the same bytes may be sent another way.
     Another,
     /// It went without a word, and the retry budget is used up.
@@ -56,8 +57,8 @@ pub(super) enum Word {
 
 /// What came over a stream.
 enum PeersWord {
-    /// The first bytes, or none when nothing is waited for any more.
-    Said(Bytes),
+    /// The first bytes, or none when nothing is waited for any more; and what the peer was not told yet.
+    Said(Left),
     /// It broke, or its lane is in doubt.
     Lost,
     /// The client went away.
@@ -180,14 +181,15 @@ impl Launcher<'_> {
                 let state = site.state.load_full();
                 let Some(export) = state.exports.get(&self.route.service) else { return Word::Another };
                 if !export.idempotent {
-                    let Connected { mut tcp, trial, .. } = connected;
-                    let told = tcp.write_all(&client.first).await.is_ok();
-                    let way = Carried::Local(tcp, trial);
-                    return if told { Word::Carry(way, Bytes::new()) } else { Word::Gone };
+                    let Connected { tcp, trial, .. } = connected;
+                    let left = Left { forth: client.first.split().freeze(), back: Bytes::new() };
+                    return Word::Carry(Carried::Local(tcp, trial), left);
                 }
                 let wanted = self.wanted(&state);
                 match young::grow(&site.endpoints, export, wanted, connected, client).await {
-                    Grown::Carry(tcp, answer, trial) => Word::Carry(Carried::Local(tcp, trial), answer),
+                    Grown::Carry { tcp, trial, answer, untold } => {
+                        Word::Carry(Carried::Local(tcp, trial), Left { forth: untold, back: answer })
+                    }
                     Grown::Gone => Word::Gone,
                     Grown::Nobody => self.another(true),
                 }
@@ -195,13 +197,12 @@ impl Launcher<'_> {
             Way::Peer(mut way) => {
                 let part = self.planned.import.cluster(&self.outbound.cluster(&target));
                 if !part.is_some_and(|part| part.idempotent) {
-                    let left = client.first.split_off(written.min(client.first.len())).freeze();
-                    let told = left.is_empty() || way.writer.write_chunk(left).await.is_ok();
-                    return if told { Word::Carry(Carried::Peer(way), Bytes::new()) } else { Word::Gone };
+                    let forth = client.first.split_off(written.min(client.first.len())).freeze();
+                    return Word::Carry(Carried::Peer(way), Left { forth, back: Bytes::new() });
                 }
                 let word = self.peers_word(&mut way, client, written).await;
                 match word {
-                    PeersWord::Said(answer) => Word::Carry(Carried::Peer(way), answer),
+                    PeersWord::Said(left) => Word::Carry(Carried::Peer(way), left),
                     PeersWord::Gone => Word::Gone,
                     PeersWord::Lost => {
                         way.writer.reset(Reset::Superseded);
@@ -242,8 +243,16 @@ impl Launcher<'_> {
             loop {
                 let mut chunk = [Bytes::new()];
                 match reader.poll_read_chunks(cx, &mut chunk) {
-                    // The end is an answer too: whoever carries it meets it again.
-                    Poll::Ready(Ok(_)) => return Poll::Ready(PeersWord::Said(std::mem::take(&mut chunk[0]))),
+                    // The end is an answer too: whoever carries it meets it again. It may come before everything was
+                    // told.
+                    Poll::Ready(Ok(_)) => {
+                        let told = written - pending.len();
+                        let forth = Bytes::copy_from_slice(&client.said()[told..]);
+                        return Poll::Ready(PeersWord::Said(Left {
+                            forth,
+                            back: std::mem::take(&mut chunk[0]),
+                        }));
+                    }
                     Poll::Ready(Err(_)) => return Poll::Ready(PeersWord::Lost),
                     Poll::Pending => {}
                 }
@@ -257,7 +266,7 @@ impl Launcher<'_> {
                     Poll::Pending => false,
                 };
                 if told && enough {
-                    return Poll::Ready(PeersWord::Said(Bytes::new()));
+                    return Poll::Ready(PeersWord::Said(Left::default()));
                 }
                 if !doubted && suspect.as_mut().poll(cx).is_ready() {
                     doubted = true;

@@ -2,8 +2,7 @@
 
 use std::{collections::VecDeque, net::IpAddr, pin::pin, sync::Arc};
 
-use bytes::Bytes;
-use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit, time::timeout};
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use super::{
     Attribute,
@@ -11,7 +10,7 @@ use super::{
     attempt::PeerWay,
     launcher::{Carried, Launcher, Word},
     open::{Client, NotOpened, open},
-    pump::{self, Side},
+    pump::{self, Left, Side},
     route::{Planned, Planner, Route},
     tcp::Tcp,
 };
@@ -119,10 +118,12 @@ impl Outbound {
                 foothold.cut.unless(word).await
             };
             match word {
-                Some(Word::Carry(way, answer)) => {
+                Some(Word::Carry(way, left)) => {
                     let Some(permit) = counted.take() else { return };
                     let counted = (permit, in_flight);
-                    return self.pump(way, answer, client, foothold, shard, counted).await;
+                    // What was sent is not kept for as long as the connection lasts.
+                    let Client { tcp, .. } = client;
+                    return self.pump(way, (tcp, left), foothold, shard, counted).await;
                 }
                 Some(Word::Another) => {}
                 Some(Word::OverBudget) => {
@@ -141,23 +142,15 @@ impl Outbound {
     async fn pump(
         &self,
         way: Carried,
-        answer: Bytes,
-        client: Client,
+        (tcp, left): (Tcp, Left),
         foothold: Foothold,
         shard: usize,
         counted: (OwnedSemaphorePermit, InFlight),
     ) {
-        let Client { mut tcp, first, .. } = client;
-        // What was sent is not kept for as long as the connection lasts.
-        drop(first);
-        if !answer.is_empty() && AsyncWriteExt::write_all(&mut tcp, &answer).await.is_err() {
-            return;
-        }
-        drop(answer);
         match way {
             // Dropped when it is allowed no more, both are reset.
             Carried::Local(backend, mut trial) => {
-                let carried = pin!(pump::tcp_and_tcp(tcp, backend));
+                let carried = pin!(pump::tcp_and_tcp(tcp, backend, left));
                 if let Some(carried) = foothold.cut.unless(carried).await {
                     trial.ended(&carried, Side::Second);
                 }
@@ -171,7 +164,7 @@ impl Outbound {
                     let carried = pin!(async {
                         // The socket moves once, so that no byte of it crosses threads.
                         match if moves { tcp.rehome() } else { Ok(tcp) } {
-                            Ok(tcp) => drop(pump::tcp_and_stream(tcp, writer, reader).await),
+                            Ok(tcp) => drop(pump::tcp_and_stream(tcp, (writer, reader), left).await),
                             Err(error) => tracing::warn!(%error, "a connection could not change its shard"),
                         }
                     });

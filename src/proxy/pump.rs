@@ -55,6 +55,15 @@ pub(super) enum Side {
     Second,
 }
 
+/// What was read before carrying began, and goes before everything else.
+#[derive(Debug, Default)]
+pub(super) struct Left {
+    /// Of the first side; the second one has not been told.
+    pub(super) forth: Bytes,
+    /// Of the second side; the first one has not been told.
+    pub(super) back: Bytes,
+}
+
 /// A direction was cut, and by whom.
 #[derive(Debug, PartialEq, Eq)]
 struct Severed(Side);
@@ -78,8 +87,12 @@ async fn read_some(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
 }
 
 /// Carries between a TCP connection and a stream until both directions have ended or one was cut.
-pub(super) async fn tcp_and_stream(mut tcp: Tcp, mut writer: Writer, mut reader: Reader) -> Carried {
-    let (mut forth, mut back) = (Forth::default(), Back::default());
+pub(super) async fn tcp_and_stream(
+    mut tcp: Tcp,
+    (mut writer, mut reader): (Writer, Reader),
+    left: Left,
+) -> Carried {
+    let (mut forth, mut back) = begin(left);
     let by = both_ways(&mut tcp, (&mut writer, &mut reader), (&mut forth, &mut back)).await;
     end(tcp, (writer, reader), (&forth, &back), by)
 }
@@ -87,11 +100,11 @@ pub(super) async fn tcp_and_stream(mut tcp: Tcp, mut writer: Writer, mut reader:
 /// The same until it is cut: then both sides are reset, the stream with the reason that a rule forbids it.
 pub(super) async fn tcp_and_stream_until(
     mut tcp: Tcp,
-    mut writer: Writer,
-    mut reader: Reader,
+    (mut writer, mut reader): (Writer, Reader),
+    left: Left,
     cut: &Cut,
 ) -> Carried {
-    let (mut forth, mut back) = (Forth::default(), Back::default());
+    let (mut forth, mut back) = begin(left);
     let by = {
         let carrying = pin!(both_ways(&mut tcp, (&mut writer, &mut reader), (&mut forth, &mut back)));
         cut.unless(carrying).await
@@ -102,6 +115,13 @@ pub(super) async fn tcp_and_stream_until(
         return Carried { forth: forth.count, back: back.count, ..Carried::default() };
     };
     end(tcp, (writer, reader), (&forth, &back), by)
+}
+
+fn begin(left: Left) -> (Forth, Back) {
+    let forth = Forth { pending: left.forth, ..Forth::default() };
+    let back =
+        Back { pending: if left.back.is_empty() { Vec::new() } else { vec![left.back] }, ..Back::default() };
+    (forth, back)
 }
 
 /// Carries both ways, and tells which side cut it.
@@ -279,12 +299,22 @@ fn poll_write_all(to: &mut Tcp, chunks: &mut [Bytes], cx: &mut Context<'_>) -> P
 }
 
 /// Carries between two TCP connections, likewise.
-pub(super) async fn tcp_and_tcp(first: Tcp, second: Tcp) -> Carried {
+pub(super) async fn tcp_and_tcp(first: Tcp, second: Tcp, left: Left) -> Carried {
     let ((mut from_first, mut to_first), (mut from_second, mut to_second)) = (split(first), split(second));
     let mut carried = Carried::default();
     let (forth, back, by) = both(
-        tcp_to_tcp((Side::First, &mut from_first), (Side::Second, &mut to_second), &mut carried.forth),
-        tcp_to_tcp((Side::Second, &mut from_second), (Side::First, &mut to_first), &mut carried.back),
+        tcp_to_tcp(
+            (Side::First, &mut from_first),
+            (Side::Second, &mut to_second),
+            left.forth,
+            &mut carried.forth,
+        ),
+        tcp_to_tcp(
+            (Side::Second, &mut from_second),
+            (Side::First, &mut to_first),
+            left.back,
+            &mut carried.back,
+        ),
     )
     .await;
     let (first, second) = (from_first.unsplit(to_first), from_second.unsplit(to_second));
@@ -328,8 +358,11 @@ async fn both(
 async fn tcp_to_tcp(
     (reads, from): (Side, &mut ReadHalf<Tcp>),
     (writes, to): (Side, &mut WriteHalf<Tcp>),
+    left: Bytes,
     count: &mut u64,
 ) -> Result<(), Severed> {
+    to.write_all(&left).await.map_err(|_| Severed(writes))?;
+    drop(left);
     loop {
         let bytes = read_some(from).await.map_err(|_| Severed(reads))?;
         if bytes.is_empty() {

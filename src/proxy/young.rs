@@ -96,8 +96,8 @@ impl Source for Caller {
 
 /// How a connection is no longer young.
 pub(super) enum Grown {
-    /// This endpoint has it, with all that was said; its answer so far goes to the client first.
-    Carry(Tcp, Bytes, Trial),
+    /// This endpoint has it. What it has said so far goes to the client first, what it was not told goes to it.
+    Carry { tcp: Tcp, trial: Trial, answer: Bytes, untold: Bytes },
     /// No endpoint here said a word.
     Nobody,
     /// The client went away.
@@ -134,6 +134,12 @@ impl Held {
             Ok(bytes) => Word::Said(bytes),
             Err(_) => Word::Broken,
         })
+    }
+
+    /// An endpoint may answer before it was told everything.
+    fn carry(self, answer: Bytes, said: &[u8]) -> Grown {
+        let untold = Bytes::copy_from_slice(&said[self.written..]);
+        Grown::Carry { tcp: self.tcp, trial: self.trial, answer, untold }
     }
 }
 
@@ -238,7 +244,7 @@ impl<S: Source> Young<'_, S> {
                 slow.trial.observe(Outcome::Failure(Origin::Timeout));
             }
         }
-        Grown::Carry(held.tcp, answer, held.trial)
+        held.carry(answer, self.source.said())
     }
 
     /// An endpoint went without a word: asks another one, unless the client's end or words forbid it.
@@ -256,7 +262,7 @@ impl<S: Source> Young<'_, S> {
         }
         match word {
             // The end is the answer: whoever carries it meets it again.
-            Word::Ended => Some(Grown::Carry(lost.tcp, Bytes::new(), lost.trial)),
+            Word::Ended => Some(lost.carry(Bytes::new(), self.source.said())),
             _ => Some(Grown::Nobody),
         }
     }

@@ -1,6 +1,7 @@
 //! Two clusters over loopback: real QUIC between them, real TCP at both ends.
 
 mod carry;
+mod early;
 mod endpoints;
 mod race;
 mod truncation;
@@ -13,8 +14,8 @@ use federation_proto::v1;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use self::world::{
-    Cluster, Runtimes, SOON, Unprivileged, accept, application, ask, export, export_of, nothing_there, read,
-    read_to_end, soon, write,
+    Cluster, Limits, Runtimes, SOON, Unprivileged, accept, application, ask, export, export_of,
+    nothing_there, read, read_to_end, soon, write,
 };
 use super::*;
 use crate::{
@@ -405,7 +406,8 @@ async fn on_threads_a_connection_moves_to_the_shard_of_its_lane() {
 async fn as_many_connections_are_carried_as_were_configured() {
     let (mut application, address) = application();
     let mut east = Cluster::start("east").await;
-    let limits = ProxyLimits { connections: 1, ..ProxyLimits::default() };
+    let proxy = ProxyLimits { connections: 1, ..ProxyLimits::default() };
+    let limits = Limits { proxy, ..Limits::default() };
     let mut west =
         Cluster::start_within("west", (Arc::new(Os::default()), &Runtimes::Inline(2)), 1_024, limits).await;
     east.join(&mut west).await;

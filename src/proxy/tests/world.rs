@@ -25,7 +25,7 @@ use crate::{
     identity::{CurrentSvid, Identity, NewIdentity, Tls, Trust},
     ledger::Ledger,
     link::{
-        self, Caller, Lane, QUIC_KEYS_BYTES, QuicKeys, Target,
+        self, Caller, Lane, LinkLimits, QUIC_KEYS_BYTES, QuicKeys, Target,
         stream::{CallStream, Kind, Reader, Writer},
     },
     model::{
@@ -71,6 +71,13 @@ impl Net for Unprivileged {
     fn resolve(&self, host: &str, port: u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> {
         Os::default().resolve(host, port)
     }
+}
+
+/// What a cluster's gateway may take.
+#[derive(Default)]
+pub(super) struct Limits {
+    pub(super) proxy: ProxyLimits,
+    pub(super) link: LinkLimits,
 }
 
 /// A gateway without its daemon.
@@ -120,7 +127,7 @@ impl Cluster {
         runtimes: &Runtimes,
         open_files: u64,
     ) -> Self {
-        Self::start_within(name, (net, runtimes), open_files, ProxyLimits::default()).await
+        Self::start_within(name, (net, runtimes), open_files, Limits::default()).await
     }
 
     /// The same with limits of its own.
@@ -128,7 +135,7 @@ impl Cluster {
         name: &str,
         (net, runtimes): (Arc<dyn Net>, &Runtimes),
         open_files: u64,
-        limits: ProxyLimits,
+        limits: Limits,
     ) -> Self {
         let (clock, tasks) = (Clock::system(), Tasks::new(Shutdown::new()));
         let shards = match *runtimes {
@@ -158,7 +165,7 @@ impl Cluster {
             clock: clock.clone(),
             tasks: tasks.clone(),
             identity: identity.clone(),
-            limits,
+            limits: limits.proxy,
         });
         let ((tell_dialled, dialled), (tell_calls, calls)) = (mpsc::channel(4), mpsc::channel(4));
         let (tell_joins, _) = mpsc::channel(1);
@@ -176,7 +183,7 @@ impl Cluster {
             calls: tell_calls,
             joins: tell_joins,
             qlog: None,
-            limits: link::LinkLimits::default(),
+            limits: limits.link,
             serve_tcp: inbound.serve_tcp(),
         };
         let links = Links::start(parts, (Ipv4Addr::LOCALHOST, 0).into()).await.expect("bound");
