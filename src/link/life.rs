@@ -47,7 +47,7 @@ pub(super) async fn run(links: Links, lane: Arc<Lane>) {
         () = spent(&lane) => lane.close(Close::Superseded),
     }
     let end = lane.closed().await;
-    links.registry().remove(&lane);
+    links.registry().remove(&lane, links.0.clock.now());
     links.note_end(&lane, &end);
     let (peer, gateway) = (&lane.key().cluster, &lane.key().gateway);
     if lane.was_up() {

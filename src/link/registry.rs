@@ -10,6 +10,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Instant,
 };
 
 use arc_swap::ArcSwap;
@@ -68,6 +69,8 @@ struct Lanes {
     slots: BTreeMap<ClusterId, BTreeMap<GatewayId, Slot<Handle>>>,
     /// Lanes whose place was taken, the oldest first.
     retired: Vec<Arc<Lane>>,
+    /// When the last lane of a peer that has none ended.
+    lost: BTreeMap<ClusterId, Instant>,
     /// Where gateways said that they can be dialled.
     homes: BTreeMap<ClusterId, BTreeMap<String, GatewayId>>,
 }
@@ -207,15 +210,17 @@ impl Registry {
         verdict
     }
 
-    /// Forgets a lane that ended; a later one in its slot stays.
-    pub fn remove(&self, lane: &Arc<Lane>) {
+    /// Forgets a lane that ended at `now`; a later one in its slot stays.
+    pub fn remove(&self, lane: &Arc<Lane>, now: Instant) {
         self.with(|lanes| {
             lanes.retired.retain(|retired| !Arc::ptr_eq(retired, lane));
             let key = lane.key();
-            if let Some(slot) =
-                lanes.slots.get_mut(&key.cluster).and_then(|gateways| gateways.get_mut(&key.gateway))
-            {
-                slot.remove(&Handle(lane.clone()));
+            let Some(gateways) = lanes.slots.get_mut(&key.cluster) else { return };
+            let Some(slot) = gateways.get_mut(&key.gateway) else { return };
+            let was_up = slot.up().is_some();
+            slot.remove(&Handle(lane.clone()));
+            if was_up && gateways.values().all(|slot| slot.up().is_none()) {
+                lanes.lost.insert(key.cluster.clone(), now);
             }
         });
     }
@@ -227,6 +232,7 @@ impl Registry {
                 is_peer(cluster) || gateways.values().any(|slot| !slot.is_empty())
             });
             lanes.homes.retain(|cluster, _| is_peer(cluster));
+            lanes.lost.retain(|cluster, _| is_peer(cluster));
         });
     }
 
@@ -266,6 +272,17 @@ impl Registry {
         self.read(|lanes| {
             let mut slots = lanes.slots.get(cluster).into_iter().flat_map(BTreeMap::values);
             slots.any(|slot| slot.living().next().is_some())
+        })
+    }
+
+    /// Until when a peer without a lane for new streams is waited for, as one that lost its last lane a moment ago is.
+    #[must_use]
+    pub fn awaited(&self, cluster: &ClusterId, now: Instant) -> Option<Instant> {
+        self.read(|lanes| {
+            // What ends has not yet been removed.
+            let ends = lanes.slots.get(cluster)?.values().any(|slot| slot.up().is_some());
+            let lost = if ends { Some(now) } else { lanes.lost.get(cluster).copied() };
+            lost.map(|lost| lost + limits::LINK_RETURN_WAIT).filter(|until| now < *until)
         })
     }
 

@@ -7,6 +7,7 @@ use std::{
     net::IpAddr,
     sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -97,6 +98,16 @@ fn next_lane(outbound: &Outbound, cluster: &ClusterId, tried: &[Arc<Lane>]) -> O
 impl Launch for Launcher<'_> {
     fn has_more(&self) -> bool {
         has_more(self.outbound, &self.chosen, &self.tried)
+    }
+
+    fn awaits(&self) -> Option<Duration> {
+        let now = self.outbound.planner.site.clock.now();
+        let registry = self.outbound.planner.links.registry();
+        let until = self.chosen.iter().filter_map(|chosen| match &chosen.target {
+            Target::Peer(cluster) if registry.best(cluster).is_none() => registry.awaited(cluster, now),
+            Target::Peer(_) | Target::Local => None,
+        });
+        until.max().map(|until| until.saturating_duration_since(now))
     }
 
     fn launch(&mut self, first: Bytes, tried: usize, in_flight: usize) -> Option<Attempt> {
@@ -207,7 +218,7 @@ impl Launcher<'_> {
                     PeersWord::Lost => {
                         way.writer.reset(Reset::Superseded);
                         way.reader.stop(Reset::Superseded);
-                        let endpoints_failed = way.lane.health() == LinkState::Up;
+                        let endpoints_failed = way.lane.health() == LinkState::Up && !way.lane.is_closed();
                         if endpoints_failed {
                             // It was not the way: its own endpoints all went, and another gateway has the same.
                             self.chosen.retain(|chosen| chosen.target != target);

@@ -24,7 +24,7 @@ use crate::{
     clock::Clock,
     model::{
         failover::Target,
-        limits::FIRST_BYTES_MAX,
+        limits::{FIRST_BYTES_MAX, OPEN_TIMEOUT},
         liveness::LinkState,
         open::{self, OpenState, Origin, ResetReason, Step},
         outlier::Outcome,
@@ -124,11 +124,13 @@ pub(super) trait Launch {
     fn launch(&mut self, first: Bytes, tried: usize, in_flight: usize) -> Option<Attempt>;
     /// Whether there is another candidate.
     fn has_more(&self) -> bool;
+    /// How long to wait for a candidate that has just lost its link; none when there is no such.
+    fn awaits(&self) -> Option<Duration>;
     /// Whether the retry budget lets an attempt that may still be served be raced.
     fn may_hedge(&mut self) -> bool;
     /// A candidate said no, and this is who failed there: there may be no use in asking it another way.
     fn refused(&mut self, target: &Target, origin: Origin);
-    /// Ready when there may be candidates that there were not. Asked only while an attempt is in doubt.
+    /// Ready when there may be candidates that there were not. Asked only while an attempt is in doubt, or none runs.
     fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 }
 
@@ -174,7 +176,6 @@ pub(super) async fn open(
 ) -> Result<Opened, NotOpened> {
     let mut race =
         Race { launcher, clock, began: clock.now(), tried: 0, flying: VecDeque::new(), said: String::new() };
-    race.next(client);
     loop {
         let wait = race.decide(client)?;
         let until = TokioInstant::from_std(clock.now() + wait);
@@ -205,6 +206,9 @@ impl<L: Launch> Race<'_, L> {
 
     /// Does what the rule for opens says of every attempt; returns how long nothing has to be done.
     fn decide(&mut self, client: &Client) -> Result<Duration, NotOpened> {
+        if self.flying.is_empty() {
+            self.next(client);
+        }
         let mut wait: Option<Duration> = None;
         let mut at = 0;
         while at < self.flying.len() {
@@ -228,10 +232,10 @@ impl<L: Launch> Race<'_, L> {
                 Step::Reset(reason) => return Err(NotOpened::Reset(reason, self.said.clone())),
             }
         }
-        match wait {
-            Some(wait) => Ok(wait),
-            None => Err(NotOpened::Reset(ResetReason::NoCandidate, self.said.clone())),
-        }
+        let left = || OPEN_TIMEOUT.saturating_sub(self.clock.now().saturating_duration_since(self.began));
+        let awaited =
+            || self.launcher.awaits().map(|awaits| awaits.min(left())).filter(|wait| !wait.is_zero());
+        wait.or_else(awaited).ok_or_else(|| NotOpened::Reset(ResetReason::NoCandidate, self.said.clone()))
     }
 
     fn step(&self, at: usize, client: &Client) -> Step {
@@ -246,7 +250,9 @@ impl<L: Launch> Race<'_, L> {
             pto: attempt.pto(),
             client_bytes: client.first.len(),
             tried: self.tried,
-            more_candidates: self.launcher.has_more(),
+            // A way that is in doubt is not given up for one that may come back.
+            more_candidates: self.launcher.has_more()
+                || attempt.link() == LinkState::Down && self.launcher.awaits().is_some(),
             other_in_flight: self.flying.len() > 1,
             over_budget: attempt.over_budget,
         })
@@ -267,7 +273,7 @@ impl<L: Launch> Race<'_, L> {
             }
         }
         let in_doubt = self.flying.iter().any(|attempt| attempt.link() != LinkState::Up);
-        if in_doubt && self.launcher.poll_changed(cx).is_ready() {
+        if (in_doubt || self.flying.is_empty()) && self.launcher.poll_changed(cx).is_ready() {
             return Poll::Ready(Happened::Look);
         }
         if client.poll_listen(cx).is_ready() {

@@ -44,6 +44,10 @@ impl HealthView for Health<'_> {
         self.registry.best(cluster).map_or(LinkState::Down, |lane| lane.health())
     }
 
+    fn awaited(&self, cluster: &ClusterId, now: Instant) -> Option<Instant> {
+        self.registry.awaited(cluster, now)
+    }
+
     fn drains(&self, cluster: &ClusterId) -> bool {
         self.registry.best(cluster).is_some_and(|lane| lane.is_draining())
     }

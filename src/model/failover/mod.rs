@@ -134,6 +134,11 @@ impl Default for FailoverPolicy {
 pub trait HealthView {
     /// The link to a peer, the best of its gateways. Never asked for this cluster.
     fn link(&self, cluster: &ClusterId) -> LinkState;
+    /// Until when a peer without a link is waited for, see [`LINK_RETURN_WAIT`](crate::model::limits::LINK_RETURN_WAIT).
+    /// Never asked for this cluster.
+    fn awaited(&self, _: &ClusterId, _now: Instant) -> Option<Instant> {
+        None
+    }
     /// Whether every gateway of a peer that could be asked drains. Never asked for this cluster.
     fn drains(&self, _: &ClusterId) -> bool {
         false

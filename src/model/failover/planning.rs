@@ -210,7 +210,10 @@ impl<H: HealthView + ?Sized> Judge<'_, H> {
         }
         let link = if self.is_own(view) { LinkState::Up } else { self.health.link(&view.cluster) };
         if link == LinkState::Down {
-            return excluded(Fitness::LinkDown);
+            return match self.health.awaited(&view.cluster, self.now) {
+                Some(until) => (Fitness::Awaited { until }, 0, Some(until)),
+                None => excluded(Fitness::LinkDown),
+            };
         }
         let key = OutlierKey {
             cluster: view.cluster.clone(),

@@ -115,6 +115,11 @@ pub enum Fitness {
     },
     /// Its gateways drain: they refuse what is new, or soon will.
     Draining,
+    /// Its last link was lost a moment ago, as when its only gateway is restarted: it may be back at once.
+    Awaited {
+        /// When it is given up.
+        until: Instant,
+    },
     /// Its link is down.
     LinkDown,
     /// It has no ready endpoint.
@@ -132,7 +137,11 @@ impl Fitness {
     pub(super) fn verdict(self) -> Verdict {
         match self {
             Self::Fit | Self::Returning { .. } | Self::Probation => Verdict::Offered,
-            Self::Held { .. } | Self::Suspect | Self::Ejected { .. } | Self::Draining => Verdict::LastResort,
+            Self::Held { .. }
+            | Self::Suspect
+            | Self::Ejected { .. }
+            | Self::Draining
+            | Self::Awaited { .. } => Verdict::LastResort,
             _ => Verdict::Excluded,
         }
     }
@@ -145,7 +154,8 @@ impl Fitness {
             Self::Suspect => 2,
             Self::Ejected { .. } => 3,
             Self::Draining => 4,
-            _ => 5,
+            Self::Awaited { .. } => 5,
+            _ => 6,
         }
     }
 }
@@ -160,6 +170,7 @@ impl fmt::Display for Fitness {
             Self::Suspect => "its link is suspect",
             Self::Ejected { .. } => "ejected, it kept failing",
             Self::Draining => "its gateways drain",
+            Self::Awaited { .. } => "its link was lost a moment ago, waited for",
             Self::LinkDown => "its link is down",
             Self::NoneReady => "no endpoint is ready",
             Self::WeightZero => "its weight is 0",

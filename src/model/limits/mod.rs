@@ -244,6 +244,9 @@ pub const REPLAYS_MAX: usize = 2;
 pub const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Candidates tried for one connection.
 pub const CANDIDATES_TRIED_MAX: usize = 8;
+/// So long new connections wait for a cluster whose last link was lost, if nobody else can serve them: a gateway that
+/// is restarted dials its peers at once.
+pub const LINK_RETURN_WAIT: Duration = Duration::from_secs(2);
 /// An unanswered open is hedged after this, or after 2 PTO.
 pub const HEDGE_AFTER: Duration = Duration::from_millis(300);
 /// PTOs until an unanswered open is hedged.

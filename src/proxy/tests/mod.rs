@@ -1,5 +1,6 @@
 //! Two clusters over loopback: real QUIC between them, real TCP at both ends.
 
+mod awaited;
 mod carry;
 mod early;
 mod endpoints;

@@ -8,12 +8,15 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
-    time::Duration,
+    task::{Context, Poll, ready},
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Sleep,
+};
 
 use super::super::{
     attempt::{Attempt, Ending, Judged, Road, Way},
@@ -118,6 +121,10 @@ struct Script {
     candidates: VecDeque<(&'static str, Does)>,
     /// How many hedges are left.
     budget: usize,
+    /// Somebody without a link is waited for until then.
+    awaited: Option<Instant>,
+    /// When he comes back.
+    comes_back: Option<(Pin<Box<Sleep>>, &'static str)>,
     /// Who was tried with which bytes.
     tried: Vec<(&'static str, Vec<u8>)>,
 }
@@ -127,7 +134,15 @@ impl Script {
         let clock = Clock::simulated(1, Timestamp(0));
         let candidates = candidates.iter().copied().collect();
         let ledger = Ledger::new(clock.clone());
-        Self { ledger, clock, idempotent, candidates, budget: 1, tried: Vec::new() }
+        let (awaited, comes_back) = (None, None);
+        Self { ledger, clock, idempotent, candidates, budget: 1, awaited, comes_back, tried: Vec::new() }
+    }
+
+    /// Somebody has lost his link, is waited for, and may come back before that is over.
+    fn awaiting(mut self, patience: Duration, back: Option<(Duration, &'static str)>) -> Self {
+        self.awaited = Some(self.clock.now() + patience);
+        self.comes_back = back.map(|(after, name)| (Box::pin(tokio::time::sleep(after)), name));
+        self
     }
 
     /// Runs it, and tells who won with how many bytes written, or why nobody did.
@@ -144,6 +159,11 @@ impl Launch for Script {
         !self.candidates.is_empty()
     }
 
+    fn awaits(&self) -> Option<Duration> {
+        let left = |until: Instant| until.saturating_duration_since(self.clock.now());
+        self.awaited.map(left).filter(|left| !left.is_zero())
+    }
+
     fn may_hedge(&mut self) -> bool {
         let allowed = self.budget > 0;
         self.budget = self.budget.saturating_sub(1);
@@ -152,8 +172,12 @@ impl Launch for Script {
 
     fn refused(&mut self, _: &Target, _: Origin) {}
 
-    fn poll_changed(&mut self, _: &mut Context<'_>) -> Poll<()> {
-        Poll::Pending
+    fn poll_changed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((back, name)) = &mut self.comes_back else { return Poll::Pending };
+        ready!(back.as_mut().poll(cx));
+        self.candidates.push_back((*name, SOON));
+        (self.comes_back, self.awaited) = (None, None);
+        Poll::Ready(())
     }
 
     fn launch(&mut self, first: Bytes, _: usize, in_flight: usize) -> Option<Attempt> {
@@ -274,6 +298,40 @@ async fn when_nobody_is_left_the_last_word_is_kept() {
     let mut script = Script::new(false, &[("a", NEVER)]);
     let late = NotOpened::Reset(ResetReason::Timeout, String::new());
     assert_eq!(script.run(silent()).await, Err(late));
+}
+
+const PATIENCE: Duration = Duration::from_secs(2);
+const BACK: (Duration, &str) = (Duration::from_millis(400), "b");
+
+#[tokio::test(start_paused = true)]
+async fn whoever_lost_his_link_a_moment_ago_is_waited_for_when_nobody_else_is_left() {
+    for idempotent in [true, false] {
+        let mut script = Script::new(idempotent, &[]).awaiting(PATIENCE, Some(BACK));
+        assert_eq!(script.run(saying(b"hi")).await, Ok(("b".to_owned(), 2)));
+        let mut script = Script::new(idempotent, &[("a", SOON)]).awaiting(PATIENCE, Some(BACK));
+        assert_eq!(script.run(saying(b"hi")).await, Ok(("a".to_owned(), 2)), "nobody waits who is served");
+    }
+    let nobody = NotOpened::Reset(ResetReason::NoCandidate, String::new());
+    let mut script = Script::new(true, &[]).awaiting(PATIENCE, None);
+    let began = script.clock.now();
+    assert_eq!(script.run(saying(b"hi")).await, Err(nobody));
+    assert_eq!(script.clock.now() - began, PATIENCE);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_with_its_link_waits_for_the_next_one_if_it_may_be_sent_again() {
+    let mut script = Script::new(true, &[("a", Does::Breaks)]).awaiting(PATIENCE, Some(BACK));
+    assert_eq!(script.run(saying(b"get")).await, Ok(("b".to_owned(), 3)));
+    let unanswered = Err(NotOpened::Reset(ResetReason::Unanswered, String::new()));
+    let mut script = Script::new(false, &[("a", Does::Breaks)]).awaiting(PATIENCE, Some(BACK));
+    assert_eq!(script.run(saying(b"pay")).await, unanswered);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_way_in_doubt_is_not_given_up_for_one_that_may_come_back() {
+    let mut script = Script::new(true, &[("a", SUSPECT)]).awaiting(PATIENCE, None);
+    let late = NotOpened::Reset(ResetReason::Timeout, String::new());
+    assert_eq!(script.run(saying(b"get")).await, Err(late));
 }
 
 #[tokio::test(start_paused = true)]

@@ -238,6 +238,11 @@ impl Cluster {
         other.knows(self, Vec::new());
         let address = other.links.address().expect("bound");
         self.knows(other, vec![address.to_string()]);
+        self.link(other).await;
+    }
+
+    /// The part of that which comes again after a link has ended.
+    pub(super) async fn link(&mut self, other: &mut Self) {
         let here = timeout(SOON, self.dialled.recv()).await.expect("in time").expect("dialled");
         let (mut writer, reader) = here.open(Kind::Control).await.expect("opened");
         writer.write_chunk(vec![Kind::Control.number()].into()).await.expect("written");

@@ -15,6 +15,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 #[derive(Debug, Clone, Default)]
 struct Health {
     links: BTreeMap<ClusterId, LinkState>,
+    awaited: BTreeMap<ClusterId, Instant>,
     standings: BTreeMap<ClusterId, Standing>,
     returned: BTreeMap<ClusterId, Instant>,
 }
@@ -22,6 +23,9 @@ struct Health {
 impl HealthView for Health {
     fn link(&self, cluster: &ClusterId) -> LinkState {
         self.links.get(cluster).copied().unwrap_or(LinkState::Up)
+    }
+    fn awaited(&self, cluster: &ClusterId, now: Instant) -> Option<Instant> {
+        self.awaited.get(cluster).copied().filter(|until| now < *until)
     }
     fn standing(&self, key: &OutlierKey, _: Instant) -> Standing {
         self.standings.get(&key.cluster).copied().unwrap_or(Standing::Healthy)
@@ -289,6 +293,25 @@ fn the_only_cluster_is_offered_although_it_is_suspect_and_says_so() {
     world.policy.panic_percent = 50;
     world.link("west", LinkState::Down);
     assert!(world.plan().is_empty(), "a link that is down serves nobody");
+}
+
+#[test]
+fn a_cluster_that_lost_its_link_a_moment_ago_is_the_last_resort_until_it_is_given_up() {
+    let mut world = World::wide();
+    let until = world.now + Duration::from_secs(2);
+    world.link("east", LinkState::Down);
+    world.link("zone", LinkState::Down);
+    world.health.awaited.insert(id("zone"), until);
+    world.link("far", LinkState::Suspect);
+    let order = world.order(1);
+    assert_eq!(order.last().map(String::as_str), Some("zone"), "{order:?}");
+    assert_eq!(world.plan().refresh_at(), Some(until));
+    world.now = until;
+    assert!(!world.order(1).contains(&"zone".to_owned()), "given up");
+    let mut world = World::of(&[cluster("west", &[("eu/b", 4, 4)])]);
+    world.link("west", LinkState::Down);
+    world.health.awaited.insert(id("west"), until);
+    assert!(!world.plan().is_empty(), "its listeners stay for as long");
 }
 
 #[test]
