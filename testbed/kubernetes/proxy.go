@@ -213,6 +213,8 @@ func (h *hindrance) serve(proxy http.Handler, answer http.ResponseWriter, reques
 	}
 	h.passed.Add(1)
 	switch {
+	case mode.refuse == "all":
+		// Let through on purpose; it says nothing of what is refused.
 	case isWatch(request):
 		h.watches.Add(1)
 	case request.Method == http.MethodGet:

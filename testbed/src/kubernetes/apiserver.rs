@@ -11,13 +11,12 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use super::{
-    faults::{NOT_FOLLOWED, export, import, restart_gateway},
-    kubectl::{Kubectl, until},
+    faults::{NOT_FOLLOWED, export, import, remembers, restart_gateway},
+    kubectl::{Kubectl, SOON, SOON_FLAG, until},
     overlay,
 };
 use crate::process::Identity;
 
-const SOON: Duration = Duration::from_secs(60);
 /// How long an API server is away.
 const AWAY: Duration = Duration::from_secs(120);
 /// How long one hangs.
@@ -83,8 +82,7 @@ pub(super) fn gateways_log(it: Kubectl<'_>) -> String {
 /// The API server goes away and the gateway's process is killed.
 pub(super) fn goes_away(east: Kubectl<'_>) -> Result<(Away, String)> {
     let asker = Asker::begin(east)?;
-    // What a gateway knows is on its disk after five seconds.
-    std::thread::sleep(Duration::from_secs(6));
+    remembers(east, &["west", "north"])?;
     fs::write(east.cluster.folder.join("kube-apiserver.away"), "")?;
     server(east)?.kill()?;
     let begun = Instant::now();
@@ -145,7 +143,7 @@ pub(super) fn restarts(it: Kubectl<'_>) -> Result<String> {
 /// A definition is deleted, and with it every ServiceImport; then it is installed anew.
 pub(super) fn definition_missing(it: Kubectl<'_>) -> Result<String> {
     let address = import(it, "{.spec.ips[0]}")?;
-    it.run(&["delete", "crd", "serviceimports.multicluster.x-k8s.io", "--timeout=60s"])?;
+    it.run(&["delete", "crd", "serviceimports.multicluster.x-k8s.io", SOON_FLAG])?;
     told(it)?;
     let path = "jsonpath={.status.conditions[?(@.type==\"ApiServerReachable\")].message}";
     let condition = || it.run(&["get", "clusterset", "clusterset", "-o", path]);

@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rand::RngExt as _;
 use serde::{Deserialize, Serialize};
 
-use super::programs::Programs;
+use super::{kubectl::Kubectl, programs::Programs};
 use crate::{
     interrupt,
     process::{Member, Role, marked},
@@ -185,7 +185,7 @@ fn ip(words: &[&str], input: &str) -> Result<()> {
     Ok(())
 }
 
-/// Makes the namespaces and starts a cluster in each; returns when all of them stand.
+/// Makes the namespaces and starts a cluster in each; returns when all of them stand and take pods.
 pub(super) fn up(standing: &mut Standing, programs: &Programs, tombolo: &Path, count: usize) -> Result<()> {
     let began = Instant::now();
     standing.kubectl = programs.path("kubectl");
@@ -225,6 +225,11 @@ pub(super) fn up(standing: &mut Standing, programs: &Programs, tombolo: &Path, c
                 member.last_words()
             );
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+    for cluster in &standing.clusters {
+        for namespace in ["default", "kube-system"] {
+            Kubectl::new(standing, cluster).takes_pods(namespace)?;
         }
     }
     screen::note(&format!("{:5.1} s  {count} control planes stand", began.elapsed().as_secs_f64()));

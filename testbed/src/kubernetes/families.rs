@@ -1,18 +1,14 @@
 //! Services of both families, and of IPv6 alone. It leaves the clusters as it found them.
 
-use std::time::Duration;
-
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
     faults::export,
-    kubectl::{Kubectl, until},
+    kubectl::{Kubectl, SOON, until},
 };
 
-const SOON: Duration = Duration::from_secs(60);
-
 /// Services of both families, and of IPv6 alone, of a cluster that has both.
-pub(super) fn both_families(east: Kubectl<'_>, west: Kubectl<'_>) -> Result<String> {
+pub(super) fn both_families(from: Kubectl<'_>, west: Kubectl<'_>) -> Result<String> {
     let service = |name: &str, families: &str| {
         format!(
             "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: shop}}\n\
@@ -24,17 +20,18 @@ pub(super) fn both_families(east: Kubectl<'_>, west: Kubectl<'_>) -> Result<Stri
     west.apply(&service("six", "ipFamilies: [IPv6]"))?;
     for name in ["both", "six"] {
         let url = format!("http://{name}.shop.svc.clusterset.local./");
-        let ask = || east.client(&["curl", "-sS", "--max-time", "5", &url]);
+        let ask = || from.client(&["curl", "-sS", "--max-time", "5", &url]);
         until(SOON, ask, |answer| answer == west.cluster.name)
             .with_context(|| format!("{name} answers not"))?;
         let path = "jsonpath={range .status.conditions[?(@.type==\"tombolo.dev/Carried\")]}{.reason} {.message}{end}";
         let carried = || west.run(&["get", "serviceexport", name, "-n", "shop", "-o", path]);
         until(SOON, carried, |answer| answer.starts_with("NotCarried") && answer.contains("IPv6"))?;
         let path = "jsonpath={.spec.ipFamilies[*]} {.spec.ips[*]}";
-        let ips = || east.run(&["get", "serviceimport", name, "-n", "shop", "-o", path]);
+        let ips = || from.run(&["get", "serviceimport", name, "-n", "shop", "-o", path]);
         until(SOON, ips, |answer| answer.starts_with("IPv4 10.96."))?;
         let full = format!("{name}.shop.svc.clusterset.local");
-        let answer = east.client(&["dig", "+time=2", "+tries=1", &full, "AAAA"])?;
+        let ask = || from.client(&["dig", "+time=2", "+tries=1", &full, "AAAA"]);
+        let (answer, _) = until(SOON, ask, |_| true)?;
         ensure!(answer.contains("NOERROR") && answer.contains("ANSWER: 0"), "{answer}");
     }
     west.run(&[

@@ -1,15 +1,14 @@
 //! What can go wrong around a gateway on Kubernetes, and what must be seen then. Each leaves the clusters as it
 //! found them.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::kubectl::{Kubectl, until};
+use super::kubectl::{Kubectl, SOON, SOON_FLAG, until};
 use crate::process::Identity;
 
-const SOON: Duration = Duration::from_secs(60);
 /// What a person is told of a kind that cannot be followed.
 pub(super) const NOT_FOLLOWED: &str = "TMB-3002";
 
@@ -57,7 +56,7 @@ pub(super) fn nothing_to_export(it: Kubectl<'_>) -> Result<String> {
 }
 
 /// A Service without a selector, whose EndpointSlice a person wrote.
-pub(super) fn no_selector(east: Kubectl<'_>, it: Kubectl<'_>) -> Result<String> {
+pub(super) fn no_selector(from: Kubectl<'_>, it: Kubectl<'_>) -> Result<String> {
     let pod =
         it.run(&["get", "pods", "-n", "shop", "-l", "app=web", "-o", "jsonpath={.items[0].status.podIP}"])?;
     it.apply(&format!(
@@ -69,20 +68,22 @@ pub(super) fn no_selector(east: Kubectl<'_>, it: Kubectl<'_>) -> Result<String> 
         export("manual")
     ))?;
     let ask =
-        || east.client(&["curl", "-sS", "--max-time", "5", "http://manual.shop.svc.clusterset.local./"]);
+        || from.client(&["curl", "-sS", "--max-time", "5", "http://manual.shop.svc.clusterset.local./"]);
     let (answer, _) = until(SOON, ask, |answer| answer == it.cluster.name)?;
     it.run(&["delete", "serviceexports/manual", "services/manual", "endpointslices/manual-1", "-n", "shop"])?;
     Ok(format!("answered by {answer}"))
 }
 
+/// The gateway's port that an import's port 80 leads to, while there is one import.
+fn leads(it: Kubectl<'_>) -> Result<String> {
+    let path = "jsonpath={range .items[*]}{range .spec.ports[?(@.port==80)]}{.targetPort} {end}{end}";
+    let label = "app.kubernetes.io/managed-by=tombolo.dev";
+    it.run(&["get", "services", "-n", "tombolo-system", "-l", label, "-o", path])
+}
+
 /// A port comes and goes; the one that stays leads where it led.
-pub(super) fn port_added_and_removed(east: Kubectl<'_>, exporters: [Kubectl<'_>; 2]) -> Result<String> {
-    let leads = || {
-        let path = "jsonpath={range .items[*]}{range .spec.ports[?(@.port==80)]}{.targetPort} {end}{end}";
-        let label = "app.kubernetes.io/managed-by=tombolo.dev";
-        east.run(&["get", "services", "-n", "tombolo-system", "-l", label, "-o", path])
-    };
-    let before = leads()?;
+pub(super) fn port_added_and_removed(from: Kubectl<'_>, exporters: [Kubectl<'_>; 2]) -> Result<String> {
+    let before = leads(from)?;
     let patch = |ports: &str| -> Result<()> {
         for it in exporters {
             it.run(&[
@@ -98,12 +99,12 @@ pub(super) fn port_added_and_removed(east: Kubectl<'_>, exporters: [Kubectl<'_>;
         Ok(())
     };
     patch("[{\"name\":\"admin\",\"port\":81,\"targetPort\":8080}]")?;
-    let numbers = || import(east, "{.spec.ports[*].port}");
+    let numbers = || import(from, "{.spec.ports[*].port}");
     let both = |answer: &str| answer.contains("80") && answer.contains("81");
     until(SOON, numbers, both)?;
-    ensure!(leads()? == before, "the port that stayed leads elsewhere");
+    ensure!(leads(from)? == before, "the port that stayed leads elsewhere");
     let ask =
-        || east.client(&["curl", "-sS", "--max-time", "5", "http://web.shop.svc.clusterset.local.:81/"]);
+        || from.client(&["curl", "-sS", "--max-time", "5", "http://web.shop.svc.clusterset.local.:81/"]);
     until(SOON, ask, |answer| !answer.is_empty())?;
     patch("[{\"$patch\":\"delete\",\"port\":81}]")?;
     until(SOON, numbers, |answer| answer == "80")?;
@@ -123,19 +124,18 @@ pub(super) fn another_writer(east: Kubectl<'_>) -> Result<String> {
 
 /// The namespace of an import is deleted here and made again.
 pub(super) fn namespace_deleted(east: Kubectl<'_>) -> Result<String> {
-    east.run(&["delete", "namespace", "shop", "--timeout=60s"])?;
+    east.run(&["delete", "namespace", "shop", SOON_FLAG])?;
     let label = "app.kubernetes.io/managed-by=tombolo.dev";
     let derived = || east.run(&["get", "services", "-n", "tombolo-system", "-l", label, "-o", "name"]);
     until(SOON, derived, str::is_empty)?;
-    east.run(&["create", "namespace", "shop"])?;
+    east.namespace("shop")?;
     let (address, _) = until(SOON, || import(east, "{.spec.ips[0]}"), |answer| !answer.is_empty())?;
     Ok(format!("its objects went with it; made again, the name has {address}"))
 }
 
 /// The rights of the gateways are taken away: what was known stays true, and a person is told.
 pub(super) fn rights_taken(east: Kubectl<'_>, ask: &dyn Fn() -> Result<String>) -> Result<String> {
-    // What a gateway knows is on its disk after five seconds.
-    std::thread::sleep(Duration::from_secs(6));
+    remembers(east, &["west", "north"])?;
     let binding = east.run(&["get", "clusterrolebinding", "tombolo", "-o", "json"])?;
     east.run(&["delete", "clusterrolebinding", "tombolo"])?;
     // A watch that stands goes on; a gateway that starts has none.
@@ -147,12 +147,36 @@ pub(super) fn rights_taken(east: Kubectl<'_>, ask: &dyn Fn() -> Result<String>) 
     Ok(format!("{NOT_FOLLOWED} in status, {answer} went on answering"))
 }
 
+/// Waits until a gateway would know `web` of these clusters after a restart, from its disk alone, and where it
+/// listens for it.
+pub(super) fn remembers(it: Kubectl<'_>, peers: &[&str]) -> Result<()> {
+    let listening = format!("\"listening\":{}}}", leads(it)?);
+    let gateways = it.cluster.folder.join("claims/tombolo-system/state-tombolo-0/state/gateways");
+    let kept = || -> Result<String> {
+        let gateway = fs::read_dir(&gateways)?.next().context("no gateway has kept anything")??;
+        let keeps = |file: &str, what: &str| -> Result<()> {
+            let text = fs::read_to_string(gateway.path().join(file)).with_context(|| file.to_owned())?;
+            ensure!(text.contains(what), "{file} does not say {what}: {text}");
+            Ok(())
+        };
+        for peer in peers {
+            keeps(&format!("catalog/{peer}.snap"), "\"shop/web\"")?;
+        }
+        keeps("entrances.json", &listening)?;
+        Ok(String::new())
+    };
+    until(SOON, kept, |_| true).map(drop)
+}
+
 /// Kills the gateway's process; its pod starts it again.
 pub(super) fn restart_gateway(it: Kubectl<'_>) -> Result<()> {
     let file = it.cluster.folder.join("pod-tombolo-system-tombolo-0-tombolo.pid");
-    let outer: i32 = fs::read_to_string(&file)?.trim().parse()?;
-    let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
-    let pid = children.split_whitespace().next().context("the gateway has no process")?.parse()?;
-    Identity::of(pid).context("the gateway has ended")?.signal(Signal::SIGKILL)?;
+    let process = || -> Result<String> {
+        let outer: i32 = fs::read_to_string(&file)?.trim().parse()?;
+        let children = fs::read_to_string(format!("/proc/{outer}/task/{outer}/children"))?;
+        children.split_whitespace().next().map(str::to_owned).context("the gateway has no process")
+    };
+    let (pid, _) = until(SOON, process, |_| true)?;
+    Identity::of(pid.parse()?).context("the gateway has ended")?.signal(Signal::SIGKILL)?;
     Ok(())
 }

@@ -15,10 +15,9 @@ use serde::Deserialize;
 use super::{
     apiserver::gateways_log,
     faults::{NOT_FOLLOWED, export},
-    kubectl::{Kubectl, until},
+    kubectl::{Kubectl, SOON, until},
 };
 
-const SOON: Duration = Duration::from_secs(60);
 /// What a refused gateway is told to wait for, in seconds.
 const RETRY_AFTER: u64 = 3;
 /// How long a refusal is watched.

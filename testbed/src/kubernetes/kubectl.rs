@@ -1,6 +1,7 @@
 //! kubectl, and `tombolo k8s`, inside a cluster's namespace.
 
 use std::{
+    fs,
     io::Write as _,
     path::Path,
     process::{Child, Command, Stdio},
@@ -11,6 +12,12 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::cluster::{Cluster, Standing};
 use crate::interrupt;
+
+/// How long anything may take of which nobody promises a time. Generous, for a machine with too much to do: a step
+/// that is to be quick says so itself.
+pub(super) const SOON: Duration = Duration::from_secs(120);
+/// The same, for kubectl.
+pub(super) const SOON_FLAG: &str = "--timeout=120s";
 
 /// kubectl of one cluster.
 #[derive(Clone, Copy)]
@@ -88,6 +95,38 @@ impl<'a> Kubectl<'a> {
     /// Applies objects.
     pub(super) fn apply(self, objects: &str) -> Result<()> {
         self.fed(&["apply", "-f", "-"], objects).map(drop)
+    }
+
+    /// Makes a namespace, and waits until pods can be made in it.
+    pub(super) fn namespace(self, name: &str) -> Result<()> {
+        self.run(&["create", "namespace", name])?;
+        self.takes_pods(name)
+    }
+
+    /// Waits for what controllers put into each namespace and every pod in it needs.
+    pub(super) fn takes_pods(self, namespace: &str) -> Result<()> {
+        let words =
+            ["get", "serviceaccount/default", "configmap/kube-root-ca.crt", "-n", namespace, "-o", "name"];
+        until(SOON, || self.run(&words), |_| true).map(drop).with_context(|| {
+            format!("in {} no pod can be made in the namespace {namespace}", self.cluster.name)
+        })
+    }
+
+    /// Waits until a workload has the pods it wants, and they are ready.
+    pub(super) fn stands(self, workload: &str, namespace: &str) -> Result<()> {
+        self.run(&["rollout", "status", workload, "-n", namespace, SOON_FLAG]).map(drop)
+    }
+
+    /// What the cluster has and what happened in it, kept beside its logs for whoever asks why a step failed.
+    pub(super) fn keep_objects(self) -> Result<()> {
+        let kinds = "pods,services,endpointslices,serviceexports,serviceimports,peers,clustersets";
+        let asked: [&[&str]; 2] = [
+            &["get", kinds, "-A", "-o", "wide", "--request-timeout=10s"],
+            &["get", "events", "-A", "--sort-by=.metadata.creationTimestamp", "--request-timeout=10s"],
+        ];
+        let answer = |words: &[&str]| self.run(words).unwrap_or_else(|error| format!("{error:#}"));
+        let text = asked.map(|words| format!("{}\n", answer(words))).concat();
+        Ok(fs::write(self.cluster.folder.join("objects.log"), text)?)
     }
 
     /// Runs a command in the client's pod.

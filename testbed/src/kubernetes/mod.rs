@@ -21,6 +21,7 @@ use clap::Subcommand;
 
 use crate::{gateway, interrupt, screen};
 use cluster::Standing;
+use kubectl::Kubectl;
 pub(crate) use programs::coredns;
 
 /// What `testbed kubernetes` does.
@@ -83,6 +84,9 @@ pub(crate) fn run(verb: &KubernetesVerb, folder: &Path, tombolo: Option<&Path>, 
             let mut standing = Standing::begin(&folder)?;
             let shown = verify::verify(&mut standing, &programs, &tombolo);
             if !shown.pass && !interrupt::asked() {
+                for cluster in &standing.clusters {
+                    Kubectl::new(&standing, cluster).keep_objects()?;
+                }
                 screen::note(&format!("logs: {}", standing.keep_logs()?.display()));
             }
             standing.take_down()?;

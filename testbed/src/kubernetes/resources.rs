@@ -1,13 +1,12 @@
 //! Tombolo's custom resources on a real API server: joining by `kubectl apply` alone, what they report, what
 //! they refuse, and rules that hold.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::kubectl::{Kubectl, until};
+use super::kubectl::{Kubectl, SOON, SOON_FLAG, until};
 
-const SOON: Duration = Duration::from_secs(60);
 const SYSTEM: [&str; 2] = ["-n", "tombolo-system"];
 
 /// Joins `it` to `first` without any command of Tombolo's: a JoinToken there, its Secret and a Peer here.
@@ -37,7 +36,7 @@ pub(super) fn install(it: Kubectl<'_>) -> Result<()> {
     it.k8s(&words, "")?;
     // Here no kubelet brings a changed ConfigMap into a pod that runs.
     it.run(&["rollout", "restart", "deployment/coredns", "-n", "kube-system"])?;
-    it.run(&["rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s"]).map(drop)
+    it.stands("deployment/coredns", "kube-system")
 }
 
 /// Joins `it` to `first` by `tombolo k8s`, from where both kubeconfigs are.
@@ -59,11 +58,12 @@ pub(super) fn checked(it: Kubectl<'_>) -> Result<String> {
     let (all, ok) = report(&good)?;
     ensure!(all == ok, "{good}");
     it.run(&["delete", "clusterrolebinding", "tombolo"])?;
-    let Err(error) = it.k8s(&["check"], "") else { anyhow::bail!("no check fails without rights") };
-    let told = format!("{error:#}");
-    ensure!(told.contains("TMB-3004") && told.contains("may not"), "{told}");
+    // The API server judges by what it has heard of its own objects, which is a moment late.
+    let refusal = || Ok(it.k8s(&["check"], "").err().map_or_else(String::new, |error| format!("{error:#}")));
+    until(SOON, refusal, |told| told.contains("TMB-3004") && told.contains("may not"))
+        .context("no check fails without rights")?;
     it.k8s(&["install"], "").context("a second installation mends it")?;
-    it.k8s(&["check"], "")?;
+    until(SOON, || it.k8s(&["check"], ""), |_| true).context("the second installation mends nothing")?;
     Ok(format!("{ok} of {all}; without its rights the check says so, `install` gives them back"))
 }
 
@@ -77,11 +77,14 @@ pub(super) fn uninstalled(it: Kubectl<'_>, corefile: &str) -> Result<String> {
     ensure!(self::corefile(it)? == corefile, "the Corefile is not what it was");
     let gone = || it.run(&["get", "namespaces", "-o", "name"]);
     until(SOON, gone, |answer| !answer.contains("tombolo-system"))?;
-    let left =
-        it.run(&["get", "crds,clusterroles,clusterrolebindings,endpointslices", "-A", "-o", "name"])?;
-    let ours: Vec<&str> =
-        left.lines().filter(|name| name.contains("tombolo") || name.contains("multicluster")).collect();
-    ensure!(ours.is_empty(), "left: {}", ours.join(", "));
+    // A definition goes when the last object of it is gone.
+    let ours = || {
+        let left =
+            it.run(&["get", "crds,clusterroles,clusterrolebindings,endpointslices", "-A", "-o", "name"])?;
+        let ours = left.lines().filter(|name| name.contains("tombolo") || name.contains("multicluster"));
+        Ok(ours.collect::<Vec<_>>().join(", "))
+    };
+    until(SOON, ours, str::is_empty).context("something is left")?;
     Ok("nothing of it is left, and the Corefile is what it was".to_owned())
 }
 
@@ -111,9 +114,10 @@ pub(super) fn reports(east: Kubectl<'_>, north: Kubectl<'_>) -> Result<String> {
     let (token, _) =
         until(SOON, ask, |answer| answer.contains("\"Redeemed\"") && answer.contains("\"north\""))?;
     ensure!(!token.contains("tmb1_"), "a token stands in a status");
-    let events = east.run(&["get", "events", "-A", "-o", "jsonpath={range .items[*]}{.reason} {end}"])?;
+    let events = || east.run(&["get", "events", "-A", "-o", "jsonpath={range .items[*]}{.reason} {end}"]);
     for reason in ["TokenIssued", "TokenUsed", "PeerActive"] {
-        ensure!(events.contains(reason), "no Event {reason}: {events}");
+        until(SOON, events, |answer| answer.contains(reason))
+            .with_context(|| format!("no Event {reason}"))?;
     }
     let columns = east.run(&["get", "peers"])?;
     ensure!(columns.contains("STATE") && columns.contains("RTT"), "{columns}");
@@ -158,7 +162,7 @@ pub(super) fn token_without_object(it: Kubectl<'_>) -> Result<String> {
     let (id, _) = until(SOON, id, |answer| !answer.is_empty())?;
     let scale = |replicas: &str| it.run(&[&["scale", "statefulset/tombolo", replicas][..], &SYSTEM].concat());
     scale("--replicas=0")?;
-    it.run(&[&["wait", "--for=delete", "pod/tombolo-0", "--timeout=60s"][..], &SYSTEM].concat())?;
+    it.run(&[&["wait", "--for=delete", "pod/tombolo-0", SOON_FLAG][..], &SYSTEM].concat())?;
     it.run(&[&["delete", "jointoken", "for-nobody"][..], &SYSTEM].concat())?;
     scale("--replicas=1")?;
     let begun = Instant::now();
@@ -169,8 +173,7 @@ pub(super) fn token_without_object(it: Kubectl<'_>) -> Result<String> {
         tokens.iter().any(|token| token["id"] == id.as_str() && token["state"] == "revoked")
     };
     until(SOON, tokens, revoked).context("its token is not revoked")?;
-    let ready = ["rollout", "status", "statefulset/tombolo", "--timeout=60s"];
-    it.run(&[&ready[..], &SYSTEM].concat())?;
+    it.stands("statefulset/tombolo", "tombolo-system")?;
     Ok(format!("revoked {:.0} s after the gateway was asked to come back", begun.elapsed().as_secs_f64()))
 }
 

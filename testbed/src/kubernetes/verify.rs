@@ -1,10 +1,7 @@
 //! `testbed kubernetes verify`: the whole way of a Service from one cluster to a client in another, on real
 //! API servers, through the real CoreDNS and the real kube-proxy.
 
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::{path::Path, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
@@ -13,14 +10,13 @@ use super::{
     apiserver,
     cluster::{self, Cluster, Standing},
     families, faults, hindrance,
-    kubectl::{Kubectl, until},
+    kubectl::{Kubectl, SOON, SOON_FLAG, until},
     overlay,
     programs::Programs,
     resources,
 };
 use crate::screen;
 
-const SOON: Duration = Duration::from_secs(60);
 const NAME: &str = "web.shop.svc.clusterset.local";
 const URL: &str = "http://web.shop.svc.clusterset.local./";
 
@@ -106,14 +102,10 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     shown.step("custom resources report", || resources::reports(east, north));
     shown.step("custom resources that are wrong", || resources::refused(east));
     shown.step("rules hold", || resources::rules(east, west));
-    shown.step("a ServiceExport of nothing", || faults::nothing_to_export(west));
-    shown.step("a Service without selector", || faults::no_selector(east, west));
-    shown.step("Services of both families, and of IPv6", || families::both_families(east, west));
-    shown.step("a port is added and removed", || faults::port_added_and_removed(east, [west, north]));
+    without_an_api_server(&mut shown, [east, west, north]);
     shown.step("another writer", || faults::another_writer(east));
     shown.step("the namespace is deleted", || faults::namespace_deleted(east));
     shown.step("the gateway's rights are taken", || faults::rights_taken(east, &ask));
-    without_api_servers(&mut shown, [east, west, north]);
     let mut first = String::new();
     shown.step("curl through kube-proxy reaches another cluster", || {
         let wanted = |answer: &str| answer == "west" || answer == "north";
@@ -129,14 +121,18 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     shown
 }
 
-/// One API server is away for two minutes; meanwhile those of the others have faults of their own.
-fn without_api_servers(shown: &mut Shown, [east, west, north]: [Kubectl<'_>; 3]) {
+/// One API server is away for two minutes; meanwhile comes all that does without it, faults of the others too.
+fn without_an_api_server(shown: &mut Shown, [east, west, north]: [Kubectl<'_>; 3]) {
     let mut away = None;
     shown.step("an API server goes away and its gateway is killed", || {
         let (begun, seen) = apiserver::goes_away(east)?;
         away = Some(begun);
         Ok(seen)
     });
+    shown.step("a ServiceExport of nothing", || faults::nothing_to_export(west));
+    shown.step("a Service without selector", || faults::no_selector(north, west));
+    shown.step("Services of both families, and of IPv6", || families::both_families(north, west));
+    shown.step("a port is added and removed", || faults::port_added_and_removed(north, [west, north]));
     shown.step("an API server asks for patience (429)", || hindrance::throttled(north));
     shown.step("watches are late but live", || hindrance::slow_watch(west));
     shown.step("a JoinToken goes while no gateway runs", || resources::token_without_object(west));
@@ -163,8 +159,7 @@ pub(super) fn install_and_join(standing: &Standing) -> Result<()> {
         }
     }
     for it in &all[..1] {
-        let ready = ["rollout", "status", "statefulset/tombolo", "-n", "tombolo-system", "--timeout=60s"];
-        it.run(&ready).with_context(|| logs(it.cluster))?;
+        it.stands("statefulset/tombolo", "tombolo-system").with_context(|| logs(it.cluster))?;
         forward_names(*it)?;
     }
     let (first, others) = all.split_first().context("no clusters")?;
@@ -185,6 +180,7 @@ pub(super) fn install_and_join(standing: &Standing) -> Result<()> {
         };
         until(SOON, || it.tombolo(&["peers", "-o", "json"], ""), active)
             .with_context(|| format!("{} does not know the others", it.cluster.name))?;
+        it.run(&["wait", "--for=condition=Ready", "pod/client", "-n", "default", SOON_FLAG])?;
     }
     Ok(())
 }
@@ -208,7 +204,7 @@ fn forward_names(it: Kubectl<'_>) -> Result<()> {
     let patch = serde_json::json!({ "data": { "Corefile": corefile } }).to_string();
     it.run(&["patch", "configmap", "coredns", "-n", "kube-system", "--type=merge", "-p", &patch])?;
     it.run(&["rollout", "restart", "deployment/coredns", "-n", "kube-system"])?;
-    it.run(&["rollout", "status", "deployment/coredns", "-n", "kube-system", "--timeout=60s"]).map(drop)
+    it.stands("deployment/coredns", "kube-system")
 }
 
 /// Everything in `deploy/`, applied for nothing but the answer.
@@ -222,7 +218,7 @@ fn dry_run(it: Kubectl<'_>) -> Result<String> {
 
 fn export(all: &[Kubectl<'_>; 3]) -> Result<String> {
     for it in all {
-        it.run(&["create", "namespace", "shop"])?;
+        it.namespace("shop")?;
     }
     for it in &all[1..] {
         it.apply(&overlay::server(&it.cluster.name))?;
@@ -234,6 +230,7 @@ fn export(all: &[Kubectl<'_>; 3]) -> Result<String> {
         let ask = || it.run(&["get", "serviceexport", "web", "-n", "shop", "-o", path]);
         let wanted = |answer: &str| answer.contains("Valid=True") && answer.contains("Ready=True/Exported");
         seen = until(SOON, ask, wanted)?.0;
+        it.stands("deployment/web", "shop")?;
     }
     Ok(seen.trim().to_owned())
 }
