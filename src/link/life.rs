@@ -8,7 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use federation_proto::v1;
 use prost::Message;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::{
+    task::yield_now,
+    time::{Instant, sleep, sleep_until, timeout},
+};
 
 use super::{
     Caller, Links,
@@ -84,6 +87,8 @@ async fn accept(links: Links, lane: Arc<Lane>) {
         }
         let served = serve(links.clone(), lane.clone(), writer, reader);
         links.0.shards.spawn_transient(lane.shard(), "stream", served);
+        // New streams go in between those that are open, not before all of them.
+        yield_now().await;
     }
 }
 

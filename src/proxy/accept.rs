@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::{sync::oneshot, time::sleep};
+use tokio::{sync::oneshot, task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -63,6 +63,8 @@ impl Door {
                 Visitor { tcp: stream, from: from.ip(), shard, route: self.route.clone(), planned, permit };
             let carry = outbound.clone().carry(visitor, chosen, shard != self.shard);
             outbound.shards.spawn_transient(shard, "client", carry);
+            // A queue of new clients is no reason for the others to wait until all of it is taken.
+            yield_now().await;
         }
         drop(self.listener);
         drop(self.closed);

@@ -22,7 +22,7 @@ use crate::{
         codes::Reset,
         stream::{Reader, Writer},
     },
-    model::limits::{PUMP_BUFFER_BYTES, YOUNG_STREAM_BYTES},
+    model::limits::{PUMP_BUFFER_BYTES, PUMP_TURN_BYTES, YOUNG_STREAM_BYTES},
 };
 
 /// Chunks that are read from a stream and written to a connection at once: a good 64 KiB in packets.
@@ -176,6 +176,22 @@ fn blamed(by: Option<Side>, first_ended: bool, second_ended: bool) -> Option<Sid
     })
 }
 
+/// What was carried since the others had their turn. Without it a quick sender, with a window of its own to fill, would
+/// have the shard to itself for as long as that takes, and a hundred of them for a hundred times as long.
+#[derive(Debug, Default)]
+struct Turn(usize);
+
+impl Turn {
+    /// Ready as long as it lasts; then at the end of the queue.
+    fn poll(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.0 < PUMP_TURN_BYTES {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 /// From a TCP connection to a stream.
 #[derive(Debug, Default)]
 struct Forth {
@@ -187,11 +203,13 @@ struct Forth {
 
 impl Forth {
     fn poll(&mut self, from: &mut Tcp, to: &mut Writer, cx: &mut Context<'_>) -> Poll<Result<(), Severed>> {
+        let mut turn = Turn::default();
         while !self.ended {
             if !self.pending.is_empty() {
                 ready!(to.poll_write(cx, &mut self.pending)).map_err(|_| Severed(Side::Second))?;
                 // What was written belongs to the stream now.
                 self.pending = Bytes::new();
+                ready!(turn.poll(cx));
             }
             let bytes =
                 ready!(poll_read_some(from, PUMP_BUFFER_BYTES, cx)).map_err(|_| Severed(Side::First))?;
@@ -201,6 +219,7 @@ impl Forth {
             }
             let before = self.count;
             self.count += bytes.len() as u64;
+            turn.0 += bytes.len();
             if before < YOUNG_STREAM_BYTES && self.count >= YOUNG_STREAM_BYTES {
                 to.set_priority(0);
             }
@@ -229,7 +248,9 @@ impl Back {
         last: bool,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), Severed>> {
+        let mut turn = Turn::default();
         while !self.ended {
+            ready!(turn.poll(cx));
             if !self.pending.is_empty() {
                 ready!(poll_write_all(to, &mut self.pending, cx))?;
                 self.pending = Vec::new();
@@ -246,7 +267,9 @@ impl Back {
                 let count = ready!(from.poll_read_chunks(cx, gathered)).map_err(|_| Severed(Side::Second))?;
                 let chunks = &mut gathered[..count];
                 self.all_read = count == 0;
-                self.count += chunks.iter().map(|chunk| chunk.len() as u64).sum::<u64>();
+                let bytes = chunks.iter().map(Bytes::len).sum::<usize>();
+                self.count += bytes as u64;
+                turn.0 += bytes;
                 let written = poll_write_all(to, chunks, cx);
                 let left = chunks.iter_mut().map(std::mem::take).filter(|chunk| !chunk.is_empty());
                 match written {

@@ -266,6 +266,8 @@ pub const RETRY_BUDGETS_MAX: usize = 16_384;
 pub const RETRY_TOLD_INTERVAL: Duration = Duration::from_secs(60);
 /// Buffer of one direction of a pump while bytes are there.
 pub const PUMP_BUFFER_BYTES: usize = 64 * 1024;
+/// What one direction of a connection carries before all others of its shard have their turn.
+pub const PUMP_TURN_BYTES: usize = 128 * 1024;
 /// Proxied connections of one gateway.
 pub const CONNECTIONS_MAX: usize = 65_536;
 /// Time for goodbyes and last writes at the end of the process.
