@@ -2,10 +2,11 @@
 //! into the cache outside of the tree.
 
 use std::{
-    fs,
+    fs::{self, File},
+    num::NonZero,
     path::{Path, PathBuf},
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -21,6 +22,9 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("kube-proxy", "k8s.io/kubernetes/cmd/kube-proxy"),
     ("coredns", "github.com/coredns/coredns"),
 ];
+
+/// How often a build says how far it is.
+const NEWS: Duration = Duration::from_secs(30);
 
 /// Where the Go module is.
 const MODULE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/kubernetes");
@@ -96,19 +100,48 @@ fn build(program: &Path, package: &str) -> Result<()> {
     let began = Instant::now();
     // Under another name until it is whole: a build that is interrupted leaves nothing that looks built.
     let unfinished = program.with_extension(format!("building-{}", std::process::id()));
-    let status = Command::new("nice")
-        .args(["-n", "10", "go", "build", "-p=2", "-trimpath", "-buildvcs=false", "-mod=readonly"])
+    let told = program.with_extension(format!("told-{}", std::process::id()));
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let mut child = Command::new("nice")
+        .args(["-n", "10", "go", "build", "-v", "-trimpath", "-buildvcs=false", "-mod=readonly"])
+        .arg(format!("-p={cores}"))
         .args(["-ldflags", "-s -w", "-o"])
         .arg(&unfinished)
         .arg(package)
         .env("CGO_ENABLED", "0")
+        .env("GOMAXPROCS", cores.to_string())
         .current_dir(MODULE)
-        .status()
+        .stderr(File::create(&told)?)
+        .spawn()
         .context("`go` cannot be started\n  try: install Go 1.26 or newer")?;
-    ensure!(status.success(), "{package} could not be built");
+    let mut next = began + NEWS;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if Instant::now() > next {
+            next += NEWS;
+            let (packages, seconds) = (lines(&told).len(), began.elapsed().as_secs());
+            screen::note(&format!("building {name}: {packages} packages in {seconds} s"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let all = lines(&told);
+    fs::remove_file(&told)?;
+    ensure!(
+        status.success(),
+        "{package} could not be built ({status}):\n{}",
+        all[all.len().saturating_sub(20)..].join("\n")
+    );
     fs::rename(&unfinished, program)?;
     screen::note(&format!("built {name} in {:.0} s", began.elapsed().as_secs_f64()));
     Ok(())
+}
+
+/// What Go says: a line for each package that it compiles or fetches, and what is wrong.
+fn lines(told: &Path) -> Vec<String> {
+    let text = fs::read(told).map(|raw| String::from_utf8_lossy(&raw).into_owned()).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
 }
 
 /// A key of the contents of files (FNV-1a): it tells versions apart, and protects from nothing.
