@@ -125,6 +125,7 @@ fn row(name: &ServiceName, seq: Seq, ready: u32) -> Row {
         created: NOW,
         headless: false,
         idempotent: false,
+        session_affinity: None,
         endpoints: Vec::new(),
     }
 }

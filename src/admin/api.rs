@@ -265,6 +265,9 @@ pub struct Explanation {
     pub virtual_ip: Option<String>,
     /// Where a new connection to each port would go.
     pub ports: Vec<PortExplanation>,
+    /// What keeps a client with an endpoint; absent when nothing does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<String>,
     /// What this gateway's retry budget refused, and when last; absent when nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retries: Option<String>,
@@ -447,6 +450,9 @@ pub struct ExportWish {
     /// Requests may be sent twice.
     #[serde(default)]
     pub idempotent: bool,
+    /// What keeps a client with an endpoint.
+    #[serde(default)]
+    pub session_affinity: crate::config::SessionAffinity,
 }
 
 /// The answer to a change: what was done, for people.

@@ -51,6 +51,7 @@ fn spec(wish: &ExportWish, zone: &str) -> Result<ExportSpec, Problem> {
         port_name: wish.port_name.clone(),
         udp: wish.udp,
         idempotent: wish.idempotent,
+        session_affinity: wish.session_affinity,
     };
     let addresses: Vec<String> = wish.to.iter().map(ToString::to_string).collect();
     let text = format!("{}.{}={}", wish.name.name, wish.name.namespace, addresses.join(","));

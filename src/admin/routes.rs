@@ -152,8 +152,13 @@ async fn show_explanation(State(parts): Shared, uri: Uri) -> Result<Json<Explana
         let ago = now.saturating_duration_since(refused.at).as_secs();
         format!("the retry budget refused {} retries, the last one {ago} s ago", refused.times)
     });
+    let session_affinity = import.session_affinity.map(|_| {
+        let text = "a client's connections go to one cluster and one endpoint, as long as it serves";
+        text.to_owned()
+    });
     Ok(Json(Explanation {
         schema: schema("explain"),
+        session_affinity,
         retries,
         dns_name: zone.zone().service(&name).to_string(),
         virtual_ip: services::virtual_ip(import, &state),

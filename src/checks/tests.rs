@@ -50,6 +50,7 @@ fn export(to: &[SocketAddr], ask: Option<Ask>) -> Export {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         idempotent: false,
+        session_affinity: None,
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([1; 16]),

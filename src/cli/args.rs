@@ -294,6 +294,19 @@ pub struct ExportArgs {
     /// Its requests may be sent twice
     #[arg(long)]
     pub idempotent: bool,
+    /// What keeps a client with an endpoint
+    #[arg(long, value_enum, default_value_t, value_name = "WHAT")]
+    pub session_affinity: AffinityArg,
+}
+
+/// What keeps a client with an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum AffinityArg {
+    /// Nothing: each connection goes where there is most room.
+    #[default]
+    None,
+    /// Its address.
+    ClientIp,
 }
 
 /// `tombolo unexport`.

@@ -352,6 +352,7 @@ fn an_export_is_checked_before_a_gateway_is_asked() {
         port_name: None,
         udp: false,
         idempotent: true,
+        session_affinity: args::AffinityArg::ClientIp,
     };
     let wish = verbs::export_wish(&args("web.shop=127.0.0.1:8080,127.0.0.2:8080")).expect("wish");
     assert_eq!((wish.name.to_string().as_str(), wish.to.len(), wish.port), ("shop/web", 2, Some(80)));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    args::{ExportArgs, SharedArgs, TokenVerb, UnexportArgs},
+    args::{AffinityArg, ExportArgs, SharedArgs, TokenVerb, UnexportArgs},
     client::{Client, REQUEST_TIMEOUT, encoded},
     output::{Printer, not_understood},
     render,
@@ -16,7 +16,7 @@ use crate::{
         schema,
     },
     clock::Clock,
-    config::{ExportFlags, ExportSpec},
+    config::{ExportFlags, ExportSpec, SessionAffinity},
     model::{
         code::{Code, Problem},
         ids::{ClusterId, ServiceName},
@@ -138,6 +138,13 @@ pub(super) async fn export(args: &ExportArgs, shared: &SharedArgs, printer: Prin
     done(&body, printer)
 }
 
+fn affinity(args: &ExportArgs) -> SessionAffinity {
+    match args.session_affinity {
+        AffinityArg::None => SessionAffinity::None,
+        AffinityArg::ClientIp => SessionAffinity::ClientIp,
+    }
+}
+
 /// What `tombolo export` asks for.
 pub(super) fn export_wish(args: &ExportArgs) -> Result<ExportWish, Problem> {
     let flags = ExportFlags {
@@ -145,6 +152,7 @@ pub(super) fn export_wish(args: &ExportArgs) -> Result<ExportWish, Problem> {
         port_name: args.port_name.clone(),
         udp: args.udp,
         idempotent: args.idempotent,
+        session_affinity: affinity(args),
     };
     let spec = ExportSpec::from_flag(&args.export, &flags, SPOKEN_ZONE)?;
     Ok(ExportWish {
@@ -154,6 +162,7 @@ pub(super) fn export_wish(args: &ExportArgs) -> Result<ExportWish, Problem> {
         port_name: args.port_name.clone(),
         udp: args.udp,
         idempotent: args.idempotent,
+        session_affinity: affinity(args),
     })
 }
 

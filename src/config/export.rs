@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sections::Health;
 use crate::model::{
-    catalog::{Export, ExportPort, ExportSource, Port, Protocol},
+    catalog::{ClientIp, Export, ExportPort, ExportSource, Port, Protocol},
     code::{Code, Problem},
     ids::{Incarnation, Namespace, ServiceLabel, ServiceName, Timestamp},
     limits,
@@ -36,6 +36,9 @@ pub struct ExportSpec {
     /// Clients address endpoints one by one.
     #[serde(default)]
     pub headless: bool,
+    /// Whether clients are kept with an endpoint.
+    #[serde(default)]
+    pub session_affinity: SessionAffinity,
     /// Labels that propagate.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -45,6 +48,25 @@ pub struct ExportSpec {
     /// Where it was declared, for people: "tombolo.toml line 12".
     #[serde(skip)]
     pub place: String,
+}
+
+/// Whether clients are kept with an endpoint.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SessionAffinity {
+    /// Each connection goes where there is most room.
+    #[default]
+    None,
+    /// A client is known by its address.
+    ClientIp,
+}
+
+impl SessionAffinity {
+    /// What other clusters are told.
+    #[must_use]
+    pub fn client_ip(self) -> Option<ClientIp> {
+        (self == Self::ClientIp).then(ClientIp::default)
+    }
 }
 
 /// One port of a declared export.
@@ -82,6 +104,8 @@ pub struct ExportFlags {
     pub udp: bool,
     /// `--idempotent`.
     pub idempotent: bool,
+    /// `--session-affinity`.
+    pub session_affinity: SessionAffinity,
 }
 
 impl ExportSpec {
@@ -113,6 +137,7 @@ impl ExportSpec {
             name: name.name,
             idempotent: flags.idempotent,
             headless: false,
+            session_affinity: flags.session_affinity,
             labels: BTreeMap::new(),
             ports: vec![port],
             place: format!("{FLAG} {text}"),
@@ -144,6 +169,7 @@ impl ExportSpec {
             labels: self.labels.clone(),
             idempotent: self.idempotent,
             headless: self.headless,
+            session_affinity: self.session_affinity.client_ip(),
             created,
             incarnation,
             source,

@@ -172,6 +172,7 @@ pub(super) const KEYS: &[Key] = &[
     key("export", "name", Text, "name of the export"),
     key("export", "idempotent", Flag, "its requests may be sent twice"),
     key("export", "headless", Flag, "clients address its endpoints one by one"),
+    key("export", "session_affinity", Choice(&["none", "client-ip"]), "what keeps a client with an endpoint"),
     key("export", "labels", Form::Map, "labels that other clusters see"),
     key("export.port", "name", Text, "name of the port; default: tcp-N or udp-N"),
     key(

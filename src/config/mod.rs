@@ -25,7 +25,7 @@ pub mod value;
 #[cfg(test)]
 mod tests;
 
-pub use export::{ExportFlags, ExportSpec, PortSpec};
+pub use export::{ExportFlags, ExportSpec, PortSpec, SessionAffinity};
 pub use load::{FileText, Overrides};
 pub use reference::reference_page;
 pub use sections::{

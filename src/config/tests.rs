@@ -279,6 +279,20 @@ fn an_export_flag_fills_in_its_port() {
 }
 
 #[test]
+fn an_export_that_keeps_clients_says_so_to_others() {
+    let spec = |affinity: &str| {
+        let text =
+            format!("[[export]]\nname = \"web\"\n{affinity}\n[[export.port]]\nto = [\"127.0.0.1:80\"]\n");
+        load(&text).map(|config| config.exports[0].session_affinity.client_ip())
+    };
+    assert_eq!(spec("").expect("right"), None);
+    assert_eq!(spec("session_affinity = \"none\"").expect("right"), None);
+    let kept = spec("session_affinity = \"client-ip\"").expect("right");
+    assert_eq!(kept.map(|client| client.timeout), Some(10_800), "as Kubernetes has it");
+    assert!(spec("session_affinity = \"cookie\"").is_err());
+}
+
+#[test]
 fn the_default_cluster_id_is_made_out_of_any_host_name() {
     let name = |host: &str| Config::default().cluster_id(host).as_str().to_owned();
     assert_eq!(name("Laptop_7.home.example"), "laptop-7");

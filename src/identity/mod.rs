@@ -16,7 +16,7 @@ mod tests;
 mod tls;
 mod verifier;
 
-use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -260,6 +260,13 @@ impl Identity {
     #[must_use]
     pub fn export_id(&self, peer: &TrustDomain, name: &ServiceName, incarnation: Incarnation) -> ExportId {
         self.export_secret.id(peer, name, incarnation)
+    }
+
+    /// What stands for a client of a service in front of other clusters, so that they can keep it with an endpoint
+    /// and never learn its address; the same on every replica, another one for each service.
+    #[must_use]
+    pub fn client_key(&self, service: &ServiceName, from: IpAddr) -> [u8; 16] {
+        self.export_secret.client(service, from)
     }
 }
 

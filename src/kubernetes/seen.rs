@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{ENTRANCE_OF, SERVICE_NAME, SOURCE_SERVICE};
 use crate::model::{
-    catalog::Protocol,
+    catalog::{ClientIp, Protocol},
     entrance::{Entrance, EntrancePort},
     ids::{IdError, Locality, Namespace, ServiceLabel, ServiceName, Timestamp},
     virtual_ip::VipKey,
@@ -67,6 +67,8 @@ pub(super) struct ServicePort {
 pub(super) struct Service {
     pub(super) form: Form,
     pub(super) ports: Vec<ServicePort>,
+    /// Whether it keeps clients with an endpoint.
+    pub(super) session_affinity: Option<ClientIp>,
     /// What of it is not carried to other clusters, each in words.
     pub(super) not_carried: Vec<String>,
 }
@@ -78,9 +80,6 @@ fn not_carried(spec: &core::ServiceSpec) -> Vec<String> {
         Some(format!("port {}/{spoken}", port.port))
     };
     let mut found: Vec<String> = spec.ports.iter().flatten().filter_map(port).collect();
-    if spec.session_affinity.as_deref() == Some("ClientIP") {
-        found.push("sessionAffinity ClientIP".to_owned());
-    }
     if spec.internal_traffic_policy.as_deref() == Some("Local") {
         found.push("internalTrafficPolicy Local".to_owned());
     }
@@ -89,6 +88,15 @@ fn not_carried(spec: &core::ServiceSpec) -> Vec<String> {
         found.push("IPv6: names have IPv4 addresses in every cluster".to_owned());
     }
     found
+}
+
+/// Whether a Service keeps clients with an endpoint.
+fn session_affinity(spec: &core::ServiceSpec) -> Option<ClientIp> {
+    spec.session_affinity.as_deref().filter(|mode| *mode == "ClientIP")?;
+    let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
+    let seconds = config.and_then(|client| client.timeout_seconds);
+    let timeout = seconds.and_then(|seconds| u32::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
+    Some(timeout.map_or_else(ClientIp::default, |timeout| ClientIp { timeout }))
 }
 
 /// None for a transport that is not carried.
@@ -121,7 +129,8 @@ impl Service {
             })
         };
         let ports = spec.ports.iter().flatten().filter_map(port).collect();
-        Some(Self { form, ports, not_carried: not_carried(spec) })
+        let session_affinity = session_affinity(spec);
+        Some(Self { form, ports, session_affinity, not_carried: not_carried(spec) })
     }
 }
 
@@ -322,8 +331,23 @@ mod tests {
             "trafficDistribution": "PreferClose", "ipFamilies": ["IPv4", "IPv6"],
             "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }, { "port": 9, "protocol": "SCTP" }] });
         let named = of(rich);
-        assert_eq!(named[..3], ["port 53/UDP", "port 9/SCTP", "sessionAffinity ClientIP"]);
-        assert_eq!(named[3..5], ["internalTrafficPolicy Local", "trafficDistribution PreferClose"]);
-        assert!(named[5].starts_with("IPv6") && named.len() == 6);
+        assert_eq!(named[..3], ["port 53/UDP", "port 9/SCTP", "internalTrafficPolicy Local"]);
+        assert_eq!(named[3..4], ["trafficDistribution PreferClose"]);
+        assert!(named[4].starts_with("IPv6") && named.len() == 5);
+    }
+
+    #[test]
+    fn a_service_that_keeps_clients_says_for_how_long() {
+        let of = |spec: Value| session_affinity(&serde_json::from_value(spec).expect("a spec"));
+        let with = |config: Value| {
+            of(serde_json::json!({ "sessionAffinity": "ClientIP", "sessionAffinityConfig": config }))
+        };
+        let seconds = serde_json::json!({ "clientIP": { "timeoutSeconds": 600 } });
+        assert_eq!(with(seconds.clone()), Some(ClientIp { timeout: 600 }));
+        assert_eq!(with(Value::Null), Some(ClientIp { timeout: 10_800 }));
+        assert_eq!(
+            of(serde_json::json!({ "sessionAffinity": "None", "sessionAffinityConfig": seconds })),
+            None
+        );
     }
 }

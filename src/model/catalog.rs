@@ -90,6 +90,26 @@ pub struct ExportEndpoint {
     pub ready: bool,
 }
 
+/// Clients are kept with the endpoint they met (`sessionAffinity: ClientIP` of a Service).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ClientIp {
+    /// Seconds that a client which is silent is remembered, from 1 to [`ClientIp::TIMEOUT_MAX`]. Gateways remember
+    /// nobody: they know a client by its address again, however long it was silent.
+    pub timeout: u32,
+}
+
+impl ClientIp {
+    /// The longest a Service may say.
+    pub const TIMEOUT_MAX: u32 = 86_400;
+}
+
+impl Default for ClientIp {
+    /// As Kubernetes has it for a Service that says nothing.
+    fn default() -> Self {
+        Self { timeout: 10_800 }
+    }
+}
+
 /// A service this cluster offers (a `ServiceExport` and what stands behind it).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Export {
@@ -109,6 +129,9 @@ pub struct Export {
     /// Requests may be sent twice (design section 4, opens).
     #[serde(default)]
     pub idempotent: bool,
+    /// Whether clients are kept with an endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<ClientIp>,
     /// Clients address endpoints one by one.
     #[serde(default)]
     pub headless: bool,
@@ -175,6 +198,9 @@ pub struct Row {
     pub headless: bool,
     /// Requests may be sent twice.
     pub idempotent: bool,
+    /// Whether clients are kept with an endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub session_affinity: Option<ClientIp>,
     /// Its endpoints, only when headless.
     pub endpoints: Vec<HeadlessEndpoint>,
 }

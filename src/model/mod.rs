@@ -3,6 +3,7 @@
 //! Nothing here is async, does IO, reads a clock, draws a random number by itself, logs, or depends on
 //! hash order: `now` and `rng` are arguments, and decisions are returned as data with their reason.
 
+pub mod affinity;
 pub mod backoff;
 pub mod bands;
 pub mod catalog;

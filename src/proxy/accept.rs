@@ -53,14 +53,26 @@ impl Door {
             };
             let state = site.state.load();
             let Some(planned) = self.route.plan(&outbound.planner, &state) else { continue };
-            let chosen = planned.plan.pick(&site.ledger, &mut rng).map(|candidate| Chosen {
+            let key = outbound.key(&self.route, &planned, from.ip());
+            let picked = match key.as_slice() {
+                [] => planned.plan.pick(&site.ledger, &mut rng),
+                key => planned.plan.pick_for(key),
+            };
+            let chosen = picked.map(|candidate| Chosen {
                 target: candidate.target.clone(),
                 on_probation: candidate.on_probation(),
             });
             let chosen = chosen.collect();
             let shard = outbound.home(&chosen).unwrap_or(self.shard);
-            let visitor =
-                Visitor { tcp: stream, from: from.ip(), shard, route: self.route.clone(), planned, permit };
+            let visitor = Visitor {
+                tcp: stream,
+                from: from.ip(),
+                key,
+                shard,
+                route: self.route.clone(),
+                planned,
+                permit,
+            };
             let carry = outbound.clone().carry(visitor, chosen, shard != self.shard);
             outbound.shards.spawn_transient(shard, "client", carry);
             // A queue of new clients is no reason for the others to wait until all of it is taken.

@@ -3,6 +3,7 @@
 //! It retries the export's own endpoints before it says no (M2), so that one bad backend is no bad gateway.
 
 use std::{
+    cmp::Reverse,
     future::{Future as _, pending, poll_fn},
     io,
     net::SocketAddr,
@@ -25,6 +26,7 @@ use crate::{
     clock::Clock,
     ledger::{EndpointKey, Ledger},
     model::{
+        affinity::rank,
         catalog::{Export, Protocol},
         code::Code,
         limits::{CONNECT_STAGGER, CONNECT_TIMEOUT, CONNECTS_AT_ONCE_MAX, OPEN_TIMEOUT},
@@ -227,16 +229,18 @@ impl Endpoints {
         port.into_iter().flat_map(|port| port.to.iter()).copied().filter(fits)
     }
 
-    /// The endpoints in the order of trying: in turn, those that something speaks against last.
-    fn order(&self, export: &Export, wanted: &Wanted) -> Vec<SocketAddr> {
+    /// The endpoints in the order of trying: in turn, or as a client that is kept meets
+    /// them; those that something speaks against last.
+    pub(super) fn order(&self, export: &Export, wanted: &Wanted) -> Vec<SocketAddr> {
         let mut fit: Vec<SocketAddr> = Self::fitting(export, wanted).collect();
         if fit.len() > 1 {
-            let start = match wanted.affinity.as_slice() {
-                [] => self.turn.fetch_add(1, Ordering::Relaxed),
-                key => crc::Crc::<u32>::new(&crc::CRC_32_ISCSI).checksum(key) as usize,
-            };
-            let first = start % fit.len();
-            fit.rotate_left(first);
+            match wanted.affinity.as_slice() {
+                [] => {
+                    let first = self.turn.fetch_add(1, Ordering::Relaxed) % fit.len();
+                    fit.rotate_left(first);
+                }
+                key => fit.sort_by_cached_key(|at| Reverse(rank(key, at.to_string().as_bytes()))),
+            }
             let unready = |address: &SocketAddr| {
                 wanted.unready.as_ref().is_some_and(|unready| unready.contains(&(wanted.port, *address)))
             };

@@ -95,6 +95,7 @@ pub(super) struct Site {
     pub(super) net: Arc<dyn Net>,
     pub(super) clock: Clock,
     pub(super) tasks: Tasks,
+    pub(super) identity: Arc<Identity>,
     pub(super) endpoints: Endpoints,
     pub(super) limits: ProxyLimits,
     /// One permit a proxied connection.
@@ -126,6 +127,7 @@ impl Inbound {
             net,
             clock,
             tasks: tasks.clone(),
+            identity: identity.clone(),
         });
         site.index.follow(&identity, None, &first);
         tasks.spawn("export index", follow(site.clone(), identity, state));

@@ -107,6 +107,7 @@ mod tests {
             annotations: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
+            session_affinity: None,
             headless: false,
             created: NOW,
             incarnation: Incarnation([incarnation; 16]),

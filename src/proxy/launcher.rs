@@ -79,6 +79,8 @@ pub(super) struct Launcher<'a> {
     changes: watch::Receiver<u64>,
     changed: Option<BoxFuture<'static, watch::Receiver<u64>>>,
     from: IpAddr,
+    /// What the client is known by, where clients are kept; else empty.
+    key: Vec<u8>,
     /// One that had connected went without a word.
     pub(super) replaying: bool,
 }
@@ -173,11 +175,11 @@ impl<'a> Launcher<'a> {
         outbound: &'a Outbound,
         (route, planned): (&'a Route, &'a Planned),
         chosen: VecDeque<Chosen>,
-        from: IpAddr,
+        (from, key): (IpAddr, Vec<u8>),
     ) -> Self {
         let changes = outbound.planner.links.registry().changes();
         let (tried, changed, replaying) = (Vec::new(), None, false);
-        Self { outbound, route, planned, chosen, tried, changes, changed, from, replaying }
+        Self { outbound, route, planned, chosen, tried, changes, changed, from, key, replaying }
     }
 }
 
@@ -302,7 +304,8 @@ impl Launcher<'_> {
     fn wanted(&self, state: &State) -> Wanted {
         let hostname = self.route.endpoint.as_ref().map(|(_, name)| name.to_string()).unwrap_or_default();
         let unready = state.unready.get(&self.route.service).cloned();
-        Wanted { port: self.route.port, hostname, unready, ..Wanted::default() }
+        let affinity = self.key.clone();
+        Wanted { port: self.route.port, hostname, affinity, unready, ..Wanted::default() }
     }
 
     fn ledger(&self) -> &crate::ledger::Ledger {
@@ -341,7 +344,7 @@ impl Launcher<'_> {
                     export_id: part.export_id.0.to_vec(),
                     port: self.route.port.into(),
                     caller: self.outbound.caller(&planner.site.state.load(), self.from).to_string(),
-                    affinity: Vec::new(),
+                    affinity: self.key.clone(),
                     deadline_ms: u32::try_from(OPEN_TIMEOUT.as_millis()).unwrap_or(u32::MAX),
                     traceparent: String::new(),
                     replay: tried > 0,

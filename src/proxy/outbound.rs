@@ -41,6 +41,8 @@ pub(super) struct Outbound {
 pub(super) struct Visitor {
     pub(super) tcp: Tcp,
     pub(super) from: IpAddr,
+    /// What it is known by, where clients are kept; else empty.
+    pub(super) key: Vec<u8>,
     /// Where it is carried, see [`Outbound::home`].
     pub(super) shard: usize,
     pub(super) route: Arc<Route>,
@@ -80,9 +82,17 @@ impl Outbound {
         let _ = cut.unless(carried).await;
     }
 
+    /// What a client is known by, where the service keeps clients; else empty.
+    pub(super) fn key(&self, route: &Route, planned: &Planned, from: IpAddr) -> Vec<u8> {
+        match planned.import.session_affinity {
+            Some(_) => self.planner.site.identity.client_key(&route.service, from).to_vec(),
+            None => Vec::new(),
+        }
+    }
+
     async fn open_and_pump(&self, visitor: Visitor, chosen: VecDeque<Chosen>) {
         let site = &self.planner.site;
-        let Visitor { tcp, from, shard, route, planned, permit } = visitor;
+        let Visitor { tcp, from, key, shard, route, planned, permit } = visitor;
         if !self.lets_out(&route, from) {
             // Dropped, its connection is reset.
             return;
@@ -93,7 +103,7 @@ impl Outbound {
             let _ = timeout(FIRST_BYTES_WAIT, client.hear()).await;
         }
         site.ledger.request(&route.service);
-        let mut launcher = Launcher::new(self, (&route, &planned), chosen, from);
+        let mut launcher = Launcher::new(self, (&route, &planned), chosen, (from, key));
         let mut counted = Some(permit);
         for _ in 0..=REPLAYS_MAX {
             let opened = match open(&mut launcher, &mut client, &site.clock).await {

@@ -35,6 +35,7 @@ fn export(number: usize) -> Export {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         idempotent: false,
+        session_affinity: None,
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([1; 16]),

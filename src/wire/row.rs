@@ -6,7 +6,7 @@ use federation_proto::v1;
 
 use super::{WireError, at_most};
 use crate::model::{
-    catalog::{HeadlessEndpoint, Port, Protocol, Row, ZoneReady},
+    catalog::{ClientIp, HeadlessEndpoint, Port, Protocol, Row, ZoneReady},
     ids::{ExportId, Locality, Namespace, ServiceLabel, ServiceName, Timestamp},
     limits,
 };
@@ -40,6 +40,7 @@ pub(super) fn parse(row: v1::Row) -> Result<Row, WireError> {
         ),
         headless: row.headless,
         idempotent: row.idempotent,
+        session_affinity: affinity(row.client_ip_seconds),
         endpoints: row.endpoints.into_iter().map(endpoint).collect::<Result<_, _>>()?,
     })
 }
@@ -59,9 +60,15 @@ pub(super) fn proto(row: &Row) -> v1::Row {
         created_unix_ms: i64::try_from(row.created.0).unwrap_or(i64::MAX),
         headless: row.headless,
         idempotent: row.idempotent,
+        client_ip_seconds: row.session_affinity.map_or(0, |client| client.timeout),
         endpoints: row.endpoints.iter().map(endpoint_proto).collect(),
         kind: 0,
     }
+}
+
+/// What keeps clients with an endpoint is no reason to lose a row: a time beyond reason is cut.
+fn affinity(seconds: u32) -> Option<ClientIp> {
+    (seconds > 0).then_some(ClientIp { timeout: seconds.min(ClientIp::TIMEOUT_MAX) })
 }
 
 fn labels(
@@ -140,5 +147,27 @@ fn endpoint_proto(endpoint: &HeadlessEndpoint) -> v1::HeadlessEndpoint {
         hostname: endpoint.hostname.to_string(),
         locality: Some(locality_proto(&endpoint.locality)),
         ready: endpoint.ready,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_keeps_clients_arrives_and_a_peer_that_knows_nothing_of_it_keeps_nobody() {
+        let bare = v1::Row {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            export_id: vec![7; 16],
+            ..v1::Row::default()
+        };
+        let mut row = parse(bare.clone()).expect("an old peer's row");
+        assert_eq!(row.session_affinity, None);
+        row.session_affinity = Some(ClientIp { timeout: 600 });
+        assert_eq!(parse(proto(&row)).expect("a row"), row);
+        let beyond = v1::Row { client_ip_seconds: u32::MAX, ..bare };
+        let cut = parse(beyond).expect("no reason to lose it").session_affinity;
+        assert_eq!(cut, Some(ClientIp { timeout: ClientIp::TIMEOUT_MAX }));
     }
 }

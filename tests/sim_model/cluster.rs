@@ -143,6 +143,7 @@ pub(crate) fn row(name: &ServiceName, export: Export) -> Row {
         created: Timestamp(0),
         headless: false,
         idempotent: false,
+        session_affinity: None,
         endpoints: Vec::new(),
     }
 }

@@ -62,6 +62,7 @@ async fn exports_that_may_not_be_are_refused_and_change_nothing() {
             annotations: std::collections::BTreeMap::new(),
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
+            session_affinity: None,
             headless: false,
             created: Timestamp(1),
             incarnation: Incarnation([1; 16]),

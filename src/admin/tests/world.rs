@@ -328,6 +328,7 @@ pub(super) fn row(text: &str, ready: u32, total: u32) -> Row {
         created: Timestamp(1),
         headless: false,
         idempotent: true,
+        session_affinity: None,
         endpoints: Vec::new(),
     }
 }

@@ -22,6 +22,9 @@ pub(crate) fn explanation(explanation: &Explanation, style: Style) -> String {
         text += &candidates(&port.considered, style);
         text += &endpoints(&port.endpoints, style);
     }
+    if let Some(kept) = &explanation.session_affinity {
+        text += &format!("\nsession affinity: {kept}\n");
+    }
     if let Some(retries) = &explanation.retries {
         text += &format!("\n{} {retries}\n", style.paint(Tone::Fair, "!"));
     }

@@ -66,6 +66,7 @@ fn of_service(
         labels: declared.labels.clone(),
         annotations: declared.annotations.clone(),
         idempotent: false,
+        session_affinity: service.session_affinity,
         headless: service.form == Form::Headless,
         created: declared.created,
         incarnation: incarnation(&declared.uid),

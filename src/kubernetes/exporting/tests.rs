@@ -6,7 +6,11 @@ use crate::{
         seen::{Service, ServicePort, Slice},
         world::{Change, Said},
     },
-    model::{catalog::Protocol, ids::Timestamp, state::export_row},
+    model::{
+        catalog::{ClientIp, Protocol},
+        ids::Timestamp,
+        state::export_row,
+    },
 };
 
 fn key(name: &str) -> Key {
@@ -26,7 +30,12 @@ fn service(form: Form) -> Said {
     };
     Said::Services(Change::Put(
         key("web"),
-        Some(Service { form, ports: vec![port], not_carried: Vec::new() }),
+        Some(Service {
+            form,
+            ports: vec![port],
+            session_affinity: Some(ClientIp { timeout: 600 }),
+            not_carried: Vec::new(),
+        }),
     ))
 }
 
@@ -85,6 +94,7 @@ fn several_slices_are_one_export_and_only_ready_endpoints_are_connected_to() {
     let to: Vec<String> = export.ports[0].to.iter().map(ToString::to_string).collect();
     assert_eq!(to, ["10.0.0.1:8080", "10.0.0.3:8081"]);
     assert_eq!(export.created, Timestamp(7));
+    assert_eq!(export.session_affinity, Some(ClientIp { timeout: 600 }));
     let row = export_row(&export, &here(), crate::model::ids::ExportId([0; 16]));
     let zones: Vec<_> =
         row.zones.iter().map(|zone| (zone.locality.to_string(), zone.ready, zone.total)).collect();

@@ -103,7 +103,8 @@ fn is_served(entry: &ImportPort) -> bool {
 }
 
 /// The derived Service of a name: it selects the gateways, so that Kubernetes itself keeps track of those
-/// that are ready. What the standard copies from the exporters stands on the ServiceImport, never here.
+/// that are ready. What the standard copies from the exporters stands on the ServiceImport and not here, but for
+/// what keeps a client: of several gateways it keeps meeting the same.
 pub(super) fn entrance(key: &VipKey, import: &Import, ports: &[EntrancePort], place: &Place) -> Object {
     let spoken = |port: &EntrancePort| {
         let entry = import.port(port.protocol, port.number);
@@ -125,6 +126,15 @@ pub(super) fn entrance(key: &VipKey, import: &Import, ports: &[EntrancePort], pl
         })
         .collect();
     let name = entrance_name(key);
+    let mut spec = json!({
+        "type": "ClusterIP",
+        "selector": place.selector,
+        "internalTrafficPolicy": "Cluster",
+        "ipFamilyPolicy": "SingleStack",
+        "ipFamilies": ["IPv4"],
+        "ports": ports,
+    });
+    kept_clients(import, &mut spec);
     let body = json!({
         "apiVersion": "v1",
         "kind": "Service",
@@ -134,14 +144,7 @@ pub(super) fn entrance(key: &VipKey, import: &Import, ports: &[EntrancePort], pl
             "labels": { MANAGED_BY: MANAGER },
             "annotations": { ENTRANCE_OF: key.to_string() },
         },
-        "spec": {
-            "type": "ClusterIP",
-            "selector": place.selector,
-            "internalTrafficPolicy": "Cluster",
-            "ipFamilyPolicy": "SingleStack",
-            "ipFamilies": ["IPv4"],
-            "ports": ports,
-        },
+        "spec": spec,
     });
     sealed(Kind::Service, Key::new(&place.namespace, &name), body, None)
 }
@@ -185,6 +188,7 @@ pub(super) fn service_import(import: &Import, given: Given<'_>) -> Object {
         let family = |ip: &std::net::IpAddr| if ip.is_ipv4() { "IPv4" } else { "IPv6" };
         spec["ipFamilies"] = addresses.iter().map(family).collect();
     }
+    kept_clients(import, &mut spec);
     let mut labels: Map<String, Value> = text_map(&import.labels);
     labels.insert(MANAGED_BY.to_owned(), MANAGER.into());
     let body = json!({
@@ -219,6 +223,14 @@ pub(super) fn service_import(import: &Import, given: Given<'_>) -> Object {
     let ready = json!({ "type": "Ready", "status": holds, "reason": reason, "message": message });
     let status = json!({ "clusters": clusters, "conditions": [ready] });
     sealed(Kind::Import, import_key(&import.name), body, Some(status))
+}
+
+/// Whether clients are kept with an endpoint, as Services and ServiceImports say it.
+fn kept_clients(import: &Import, spec: &mut Value) {
+    if let Some(client) = import.session_affinity {
+        spec["sessionAffinity"] = "ClientIP".into();
+        spec["sessionAffinityConfig"] = json!({ "clientIP": { "timeoutSeconds": client.timeout } });
+    }
 }
 
 fn ready_message(import: &Import) -> String {

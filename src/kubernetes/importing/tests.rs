@@ -25,6 +25,7 @@ fn import(ports: &[(&str, u16)]) -> Import {
         created: Timestamp(1),
         headless: false,
         idempotent: false,
+        session_affinity: None,
         endpoints: Vec::new(),
     };
     merge(&[(ClusterId::parse("west").expect("an id"), &row, Freshness::Fresh)]).expect("an import")
@@ -92,6 +93,26 @@ fn a_service_import_waits_for_its_address_and_then_shows_it() {
         (&status["clusters"][0]["cluster"], &status["conditions"][0]["status"]),
         (&json!("west"), &json!("True"))
     );
+}
+
+#[test]
+fn what_keeps_a_client_stands_on_the_import_and_the_derived_service_until_it_is_gone() {
+    let mut kept = import(&[("http", 80)]);
+    let ports = [EntrancePort { protocol: Protocol::Tcp, number: 80, listening: 12_000 }];
+    let both = |import: &Import| {
+        [service_import(import, Given::default()), entrance(&key(), import, &ports, &place())]
+    };
+    let plain = both(&kept);
+    kept.session_affinity = Some(crate::model::catalog::ClientIp { timeout: 600 });
+    for (with, without) in both(&kept).iter().zip(&plain) {
+        assert_eq!(with.body["spec"]["sessionAffinity"], "ClientIP");
+        assert_eq!(
+            with.body["spec"]["sessionAffinityConfig"],
+            json!({ "clientIP": { "timeoutSeconds": 600 } })
+        );
+        assert!(without.body["spec"].get("sessionAffinity").is_none());
+        assert!(!without.stands_as(&there(with)), "it is written again when it ends");
+    }
 }
 
 #[test]

@@ -105,6 +105,7 @@ fn export(name: &str) -> Export {
         labels: BTreeMap::new(),
         annotations: BTreeMap::new(),
         idempotent: false,
+        session_affinity: None,
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([1; 16]),

@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    catalog::{HeadlessEndpoint, Port, Protocol, Row, ZoneReady},
+    catalog::{ClientIp, HeadlessEndpoint, Port, Protocol, Row, ZoneReady},
     ids::{ClusterId, ExportId, ServiceLabel, ServiceName, Timestamp},
 };
 
@@ -86,6 +86,10 @@ pub enum ConflictReason {
     LabelsConflict,
     /// Their annotations differ.
     AnnotationsConflict,
+    /// Some keep clients with an endpoint, some do not.
+    SessionAffinityConflict,
+    /// They keep clients for different times.
+    SessionAffinityConfigConflict,
 }
 
 impl fmt::Display for ConflictReason {
@@ -118,6 +122,8 @@ pub struct Import {
     pub labels: BTreeMap<String, String>,
     /// The oldest exporter's annotations.
     pub annotations: BTreeMap<String, String>,
+    /// Whether clients are kept with an endpoint, as the oldest exporter has it.
+    pub session_affinity: Option<ClientIp>,
     /// What the exporters disagree on, by reason.
     pub conflicts: Vec<Conflict>,
 }
@@ -169,6 +175,7 @@ pub fn merge(offers: &[(ClusterId, &Row, Freshness)]) -> Option<Import> {
         clusters: offers.iter().map(|offer| part(offer, first.headless)).collect(),
         labels: first.labels.clone(),
         annotations: first.annotations.clone(),
+        session_affinity: first.session_affinity,
         conflicts,
     })
 }
@@ -289,6 +296,22 @@ fn conflicts(oldest: &Offer<'_>, rest: &[Offer<'_>]) -> Vec<Conflict> {
         "the annotations",
         &|row| row.annotations != first.annotations,
         "the oldest's hold",
+    );
+    check(
+        ConflictReason::SessionAffinityConflict,
+        "the session affinities",
+        &|row| row.session_affinity.is_some() != first.session_affinity.is_some(),
+        if first.session_affinity.is_some() {
+            "clients are kept with an endpoint"
+        } else {
+            "clients are not kept with an endpoint"
+        },
+    );
+    check(
+        ConflictReason::SessionAffinityConfigConflict,
+        "the timeouts of session affinity",
+        &|row| matches!((row.session_affinity, first.session_affinity), (Some(a), Some(b)) if a != b),
+        "the oldest's holds",
     );
     found
 }

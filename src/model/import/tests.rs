@@ -25,6 +25,7 @@ fn row(created: u64, ports: &[Port]) -> Row {
         created: Timestamp(created),
         headless: false,
         idempotent: false,
+        session_affinity: None,
         endpoints: Vec::new(),
     }
 }
@@ -91,6 +92,24 @@ fn the_oldest_export_wins_and_the_cluster_id_breaks_a_tie() {
 
     young.created = old.created;
     assert_eq!(merged(&[("west", &old), ("east", &young)]).labels["team"], "young");
+}
+
+#[test]
+fn the_oldest_says_whether_clients_are_kept_and_for_how_long() {
+    let (mut old, mut young) = (row(1, &[]), row(2, &[]));
+    old.session_affinity = Some(ClientIp { timeout: 600 });
+    let import = merged(&[("east", &young), ("west", &old)]);
+    assert_eq!(import.session_affinity, Some(ClientIp { timeout: 600 }));
+    assert_eq!(reasons(&import), [ConflictReason::SessionAffinityConflict]);
+    young.session_affinity = Some(ClientIp::default());
+    let import = merged(&[("east", &young), ("west", &old)]);
+    assert_eq!(reasons(&import), [ConflictReason::SessionAffinityConfigConflict]);
+    assert_eq!(
+        import.conflicts[0].message,
+        "the timeouts of session affinity of east differ from those of west, the oldest export; the oldest's holds"
+    );
+    young.session_affinity = old.session_affinity;
+    assert!(merged(&[("east", &young), ("west", &old)]).conflicts.is_empty());
 }
 
 #[test]
@@ -195,6 +214,7 @@ fn any_row() -> impl Strategy<Value = (Row, Freshness)> {
             let mut row = row(created, &ports);
             row.headless = headless;
             row.labels.insert("l".into(), label.to_string());
+            row.session_affinity = headless.then_some(ClientIp { timeout: 60 + u32::from(label) });
             row.endpoints = endpoints.into_iter().map(|(name, ready)| endpoint(name, ready)).collect();
             (row, freshness)
         },
@@ -233,6 +253,7 @@ proptest! {
         if let Some(before) = before {
             let after = after.expect("still exported");
             prop_assert_eq!((after.headless, &after.labels), (before.headless, &before.labels));
+            prop_assert_eq!(after.session_affinity, before.session_affinity);
             prop_assert_eq!(&after.clusters[..before.clusters.len()], &before.clusters[..]);
             for (old, new) in before.ports.iter().zip(&after.ports) {
                 prop_assert_eq!(&old.port, &new.port);

@@ -46,6 +46,7 @@ pub(super) fn row(number: usize, content: u32) -> Row {
         created: Timestamp(1),
         headless: false,
         idempotent: true,
+        session_affinity: None,
         endpoints: Vec::new(),
     }
 }

@@ -345,6 +345,7 @@ fn row_of(export: &Export, locality: &Locality, export_id: ExportId, unready: &U
         created: export.created,
         headless: export.headless,
         idempotent: export.idempotent,
+        session_affinity: export.session_affinity,
         endpoints,
     }
 }

@@ -87,6 +87,7 @@ fn export(service: &str, to: &[&str]) -> Export {
         annotations: std::collections::BTreeMap::new(),
         labels: BTreeMap::new(),
         idempotent: false,
+        session_affinity: None,
         headless: false,
         created: START,
         incarnation: Incarnation([1; 16]),
@@ -106,6 +107,7 @@ fn row(service: &str, seq: Seq) -> Row {
         created: START,
         headless: false,
         idempotent: false,
+        session_affinity: None,
         endpoints: Vec::new(),
     }
 }

@@ -143,6 +143,7 @@ pub(crate) fn row(name_text: &str, ports: &[Port], endpoints: &[(&str, bool)]) -
         created: Timestamp(1),
         headless: !endpoints.is_empty(),
         idempotent: false,
+        session_affinity: None,
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
 }

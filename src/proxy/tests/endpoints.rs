@@ -1,6 +1,7 @@
 //! Endpoints that refuse, and endpoints that are silent, beside one that serves.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
@@ -88,4 +89,23 @@ async fn when_all_are_silent_the_last_of_them_has_its_whole_time() {
     assert_eq!(refusal.code, Code::ENDPOINT_TIMED_OUT);
     let took = endpoints.now() - began;
     assert!(took >= CONNECT_TIMEOUT && took <= CONNECT_TIMEOUT + CONNECT_STAGGER * 2, "{took:?}");
+}
+
+#[test]
+fn a_client_that_is_kept_has_its_endpoint_and_one_that_goes_moves_nobody_else() {
+    let all = addresses(1..9);
+    let endpoints = endpoints(&[]);
+    let mut met: BTreeMap<SocketAddr, Vec<u8>> = BTreeMap::new();
+    let left: Vec<_> = all.iter().copied().filter(|address| *address != all[3]).collect();
+    let (many, fewer) = (export("default/many", &all), export("default/many", &left));
+    for client in 0..200 {
+        let order =
+            |export: &Export| endpoints.order(export, &Wanted { affinity: vec![client], ..wanted(export) });
+        let (order, again, without) = (order(&many), order(&many), order(&fewer));
+        assert_eq!(order, again, "whoever else was there in between");
+        met.entry(order[0]).or_default().push(client);
+        let expected: Vec<_> = order.into_iter().filter(|address| *address != all[3]).collect();
+        assert_eq!(without, expected);
+    }
+    assert!(met.len() == all.len() && met.values().all(|clients| clients.len() < 60), "{met:?}");
 }

@@ -359,6 +359,7 @@ pub(super) fn export_of(name: &str, number: u16, to: &[SocketAddr]) -> Export {
         annotations: std::collections::BTreeMap::new(),
         labels: std::collections::BTreeMap::new(),
         idempotent: false,
+        session_affinity: None,
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([9; 16]),

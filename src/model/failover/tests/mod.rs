@@ -2,6 +2,8 @@
 
 mod laws;
 
+pub(super) use laws::worlds;
+
 use std::collections::BTreeSet;
 
 use rand::{SeedableRng, rngs::StdRng};
@@ -37,7 +39,7 @@ impl HealthView for Health {
 
 /// A gateway of `east` in eu/a and what it knows; the steps of a test change it.
 #[derive(Debug, Clone)]
-struct World {
+pub(super) struct World {
     import: ImportView,
     me: Where,
     policy: FailoverPolicy,
@@ -54,7 +56,7 @@ fn zone(place: &str, ready: u32, total: u32) -> ZoneReady {
     ZoneReady { locality: Locality::parse(place).unwrap(), ready, total }
 }
 
-fn cluster(name: &str, zones: &[(&str, u32, u32)]) -> ClusterView {
+pub(super) fn cluster(name: &str, zones: &[(&str, u32, u32)]) -> ClusterView {
     ClusterView {
         cluster: id(name),
         zones: zones.iter().map(|(place, ready, total)| zone(place, *ready, *total)).collect(),
@@ -64,7 +66,7 @@ fn cluster(name: &str, zones: &[(&str, u32, u32)]) -> ClusterView {
 }
 
 impl World {
-    fn of(clusters: &[ClusterView]) -> Self {
+    pub(super) fn of(clusters: &[ClusterView]) -> Self {
         let import = ImportView {
             service: ServiceName::parse("shop/web").unwrap(),
             port: 80,
@@ -93,7 +95,7 @@ impl World {
         self
     }
 
-    fn link(&mut self, name: &str, state: LinkState) -> &mut Self {
+    pub(super) fn link(&mut self, name: &str, state: LinkState) -> &mut Self {
         self.health.links.insert(id(name), state);
         self
     }
@@ -107,7 +109,13 @@ impl World {
         self
     }
 
-    fn plan(&self) -> Plan {
+    /// The same, told in another order.
+    pub(super) fn turned(mut self) -> Self {
+        self.import.clusters.reverse();
+        self
+    }
+
+    pub(super) fn plan(&self) -> Plan {
         plan(&self.import, &self.me, &self.policy, &self.bands, &self.health, self.now)
     }
 
