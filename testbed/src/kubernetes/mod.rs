@@ -2,6 +2,7 @@
 //! of them. What a cluster is made of stands in `testbed/kubernetes`, a Go module; here it is built, started,
 //! driven by kubectl and taken down.
 
+mod affinity;
 mod apiserver;
 mod cluster;
 mod families;

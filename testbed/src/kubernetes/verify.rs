@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde::Serialize;
 
 use super::{
-    apiserver,
+    affinity, apiserver,
     cluster::{self, Cluster, Standing},
     families, faults, hindrance,
     kubectl::{Kubectl, SOON, SOON_FLAG, until},
@@ -134,6 +134,7 @@ fn without_an_api_server(shown: &mut Shown, [east, west, north]: [Kubectl<'_>; 3
     shown.step("a Service without selector", || faults::no_selector(north, west));
     shown.step("Services of both families, and of IPv6", || families::both_families(north, west));
     shown.step("a port is added and removed", || faults::port_added_and_removed(north, [west, north]));
+    shown.step("clients are kept with an endpoint", || affinity::kept(north, west));
     shown.step("an API server asks for patience (429)", || hindrance::throttled(north));
     shown.step("watches are late but live", || hindrance::slow_watch(west));
     shown.step("a JoinToken goes while no gateway runs", || resources::token_without_object(west));
