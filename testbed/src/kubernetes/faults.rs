@@ -138,13 +138,26 @@ pub(super) fn rights_taken(east: Kubectl<'_>, ask: &dyn Fn() -> Result<String>) 
     remembers(east, &["west", "north"])?;
     let binding = east.run(&["get", "clusterrolebinding", "tombolo", "-o", "json"])?;
     east.run(&["delete", "clusterrolebinding", "tombolo"])?;
+    let restarts = restarts(east)?;
     // A watch that stands goes on; a gateway that starts has none.
     restart_gateway(east)?;
     until(SOON, || east.tombolo(&["status"], ""), |answer| answer.contains(NOT_FOLLOWED))?;
     let (answer, _) = until(SOON, ask, |answer| !answer.is_empty())?;
     east.fed(&["replace", "--force", "-f", "-"], &binding)?;
     until(SOON, || east.tombolo(&["status"], ""), |answer| !answer.contains(NOT_FOLLOWED))?;
+    // Until the cluster has seen the restart to its end, its Services may yet do without the gateway for a moment.
+    until(SOON, || self::restarts(east), |answer| answer != restarts).context("its pod has not restarted")?;
+    east.run(&["wait", "--for=condition=Ready", "pod/tombolo-0", "-n", "tombolo-system", SOON_FLAG])?;
+    let path = "jsonpath={.items[*].endpoints[*].conditions.ready}";
+    let served = || east.run(&["get", "endpointslices", "-n", "tombolo-system", "-o", path]);
+    until(SOON, served, |answer| !answer.is_empty() && !answer.contains("false"))?;
     Ok(format!("{NOT_FOLLOWED} in status, {answer} went on answering"))
+}
+
+/// How often the gateway's process was started again, as far as the API server knows.
+fn restarts(it: Kubectl<'_>) -> Result<String> {
+    let path = "jsonpath={.status.containerStatuses[0].restartCount}";
+    it.run(&["get", "pod", "tombolo-0", "-n", "tombolo-system", "-o", path])
 }
 
 /// Waits until a gateway would know `web` of these clusters after a restart, from its disk alone, and where it

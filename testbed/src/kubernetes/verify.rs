@@ -105,8 +105,8 @@ pub(super) fn verify(standing: &mut Standing, programs: &Programs, tombolo: &Pat
     shown.step("another writer", || faults::another_writer(east));
     // Before the outage: controllers that were without an API server for long come back to their work late.
     shown.step("the namespace is deleted", || faults::namespace_deleted(east));
-    without_an_api_server(&mut shown, [east, west, north]);
     shown.step("the gateway's rights are taken", || faults::rights_taken(east, &ask));
+    without_an_api_server(&mut shown, [east, west, north]);
     let mut first = String::new();
     shown.step("curl through kube-proxy reaches another cluster", || {
         let wanted = |answer: &str| answer == "west" || answer == "north";
