@@ -336,7 +336,8 @@ impl Congestion {
     }
 
     fn on_round(&mut self, now: Instant, closed: Closed) {
-        let Some(base) = self.base.get() else { return };
+        // A round may be quicker than what has its witnesses.
+        let Some(base) = self.base.get().map(|base| base.min(closed.low)) else { return };
         if self.lull.is_some() {
             return;
         }
