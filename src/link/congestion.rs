@@ -40,8 +40,8 @@ impl Controller for Delay {
         self.0.on_ack(now, sent, bytes, rtt.get());
     }
 
-    fn on_end_acks(&mut self, now: Instant, in_flight: u64, _app_limited: bool, _largest: Option<u64>) {
-        self.0.on_acks_end(now, in_flight);
+    fn on_end_acks(&mut self, now: Instant, in_flight: u64, app_limited: bool, _largest: Option<u64>) {
+        self.0.on_acks_end(now, in_flight, !app_limited);
     }
 
     fn on_congestion_event(&mut self, now: Instant, sent: Instant, persistent: bool, lost_bytes: u64) {

@@ -28,6 +28,9 @@ use super::limits;
 const INITIAL_SEGMENTS: f64 = 10.0;
 /// A window of which less was used is not made larger.
 const USED: f64 = 0.7;
+/// A sender that had more, but was too late to send it (quinn gives it ten datagrams each time it wakes, or more of
+/// a larger window), makes the window larger still, up to this many times what was under way.
+const LATE_SENDER: f64 = 8.0;
 /// Round trip below which a path is short.
 const SHORT: f64 = 0.005;
 /// The queue a flow of [`REFERENCE_RATE`] keeps, in seconds; slower ones keep more, by the root, and that is
@@ -39,11 +42,17 @@ const REFERENCE_RATE: f64 = 25e6;
 const TARGET_MIN: f64 = 0.0005;
 const TARGET_SHARE_MAX: f64 = 0.1;
 /// Twice what round trips jitter, because hosts are late, is no queue: up to this share of the path's round trip,
-/// and up to the second where a round has few acknowledgements, of which all may be late.
+/// and up to the second where acknowledgements arrive at few moments, of which all may be late.
 const LATE_SHARE_MAX: f64 = 0.0625;
 const LATE_SHARE_MAX_FEW: f64 = 0.25;
 /// Losses up to this share are the path's, not ours.
 const LOSS_BORNE: f64 = 0.03;
+/// The same where hosts are so late that delays do not tell a short queue.
+const LOSS_BORNE_FEW: f64 = 0.015;
+/// With this share lost all of a delay counts again: what looked like late hosts may be a full queue.
+const LOSS_UNMASKS: f64 = 0.01;
+/// Weight of a new judgement of losses in their smoothed share.
+const LOSS_GAIN: f64 = 0.125;
 /// Share lost that ends the start.
 const LOSS_ENDS_START: f64 = 0.05;
 /// Packets lost that make such a share credible.
@@ -105,6 +114,8 @@ pub struct Congestion {
     round: Round,
     cubic: Cubic,
     in_flight: f64,
+    /// Whether there was more to send.
+    waiting: bool,
     lull: Option<Lull>,
     quiet: u32,
     /// When losses were answered, and the window that was left.
@@ -114,6 +125,8 @@ pub struct Congestion {
     pushed: f64,
     lost: f64,
     acked: f64,
+    /// Share lost, smoothed over judgements.
+    lossy: f64,
     /// Among competitors, until the first loss.
     kick: bool,
     look_at: Instant,
@@ -138,6 +151,7 @@ impl Congestion {
             round: Round::new(now),
             cubic: Cubic::at(window),
             in_flight: 0.0,
+            waiting: false,
             lull: None,
             quiet: 0,
             ceiling: None,
@@ -145,6 +159,7 @@ impl Congestion {
             pushed: window,
             lost: 0.0,
             acked: 0.0,
+            lossy: 0.0,
             kick: false,
             look_at: now,
             look_after: LOOK_AFTER,
@@ -201,7 +216,7 @@ impl Congestion {
             }
             return;
         }
-        if self.round.peak() < self.window * USED {
+        if !self.in_use(self.round.peak()) {
             return;
         }
         match self.mode {
@@ -218,9 +233,11 @@ impl Congestion {
         self.window = self.within(self.window);
     }
 
-    /// A batch of acknowledgements is through; `in_flight` bytes are still under way.
-    pub fn on_acks_end(&mut self, now: Instant, in_flight: u64) {
+    /// A batch of acknowledgements is through; `in_flight` bytes are still under way, and more are `waiting` for
+    /// room or for their turn.
+    pub fn on_acks_end(&mut self, now: Instant, in_flight: u64, waiting: bool) {
         self.in_flight = in_flight as f64;
+        self.waiting = waiting;
         self.end_lull(now);
         match self.mode {
             Mode::Start if self.start_is_over() => self.leave_start(),
@@ -276,6 +293,11 @@ impl Congestion {
         self.window = self.within(self.window);
     }
 
+    /// Whether the window is what keeps more than `peak` bytes from being under way.
+    fn in_use(&self, peak: f64) -> bool {
+        peak >= self.window * if self.waiting { 1.0 / LATE_SENDER } else { USED }
+    }
+
     fn floor(&self) -> f64 {
         4.0 * self.mtu
     }
@@ -294,7 +316,8 @@ impl Congestion {
         let rate = self.window / base;
         let by_rate = TARGET * (REFERENCE_RATE / rate).sqrt();
         let late_share = if self.round.few() { LATE_SHARE_MAX_FEW } else { LATE_SHARE_MAX };
-        let late = (2.0 * self.round.jitter()).min(base * late_share);
+        let credible = (1.0 - self.lossy / LOSS_UNMASKS).max(0.0);
+        let late = (2.0 * self.round.jitter()).min(base * late_share) * credible;
         by_rate.min(base * TARGET_SHARE_MAX).max(TARGET_MIN).max(late)
     }
 
@@ -324,7 +347,9 @@ impl Congestion {
     fn leave_start(&mut self) {
         let base = self.base.get().unwrap_or(SHORT);
         let carried = self.round.rate() * base;
-        self.window = carried.clamp(self.window / 4.0, self.window);
+        // Between late hosts it may have been no queue, and what was carried says little.
+        let least = if self.round.few() { self.window / 2.0 } else { self.window / 4.0 };
+        self.window = carried.clamp(least, self.window);
         self.pushed = self.window;
         self.mode = Mode::Delay;
         self.quiet = 0;
@@ -363,7 +388,9 @@ impl Congestion {
         }
         let loss = self.loss();
         self.forget_losses();
-        if loss < LOSS_BORNE || matches!(self.mode, Mode::Start) {
+        self.lossy += (loss - self.lossy) * LOSS_GAIN;
+        let borne = if self.round.few() { LOSS_BORNE_FEW } else { LOSS_BORNE };
+        if loss < borne || matches!(self.mode, Mode::Start) {
             return false;
         }
         self.window *= (1.0 - loss).max(0.7);
@@ -371,7 +398,7 @@ impl Congestion {
     }
 
     fn on_delay_round(&mut self, now: Instant, base: f64, closed: Closed) {
-        let used = closed.peak >= self.window * USED;
+        let used = self.in_use(closed.peak);
         let lost = self.judge_losses();
         if !used {
             self.quiet = 0;
@@ -386,9 +413,10 @@ impl Congestion {
         if lost {
             self.ceiling = Some((now, self.window));
         }
-        let open = self.ceiling.is_none_or(|(at, window)| {
-            now.saturating_duration_since(at) > CEILING_HOLDS || self.window < window * 0.75
+        let ceiling = self.ceiling.is_some_and(|(at, window)| {
+            now.saturating_duration_since(at) <= CEILING_HOLDS && self.window >= window * 0.75
         });
+        let open = !ceiling && !self.round.few();
         let faster = if open { self.quiet.saturating_sub(QUIET_ROUNDS).min(6) } else { 0 };
         let boost = f64::from(1u32 << faster);
         let step = (self.window / closed.low * target * boost).min(self.window / 2.0);

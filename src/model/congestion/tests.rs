@@ -9,10 +9,11 @@ use crate::model::testing::instant as start;
 
 const MTU: u16 = 1_452;
 
-/// A path that delays by its round trip and a queue, played packet by packet: everything sent in a round comes
-/// back a round trip later.
+/// A path that delays by its round trip and a queue, played packet by packet: what is sent over a round trip comes
+/// back over the next.
 struct Path {
     control: Congestion,
+    /// When the next round begins to send.
     now: Instant,
 }
 
@@ -25,21 +26,22 @@ impl Path {
     /// Sends a share of the window and hears of it after `rtt`; `lost` of every hundred packets are lost.
     fn round(&mut self, rtt: Duration, share: f64, lost: usize) {
         let packets = ((self.control.window() as f64 * share) as u64 / u64::from(MTU)).max(1) as usize;
-        let sent = self.now;
         for _ in 0..packets {
             self.control.on_sent(u64::from(MTU));
         }
-        self.now += rtt;
         let mut left = packets as u64 * u64::from(MTU);
         for number in 0..packets {
+            let sent = self.now + rtt.mul_f64(number as f64 / packets as f64);
+            let arrived = sent + rtt;
             left -= u64::from(MTU);
             if number % 100 < lost {
-                self.control.on_loss(self.now, sent, u64::from(MTU), false);
+                self.control.on_loss(arrived, sent, u64::from(MTU), false);
             } else {
-                self.control.on_ack(self.now, sent, u64::from(MTU), rtt);
-                self.control.on_acks_end(self.now, left);
+                self.control.on_ack(arrived, sent, u64::from(MTU), rtt);
+                self.control.on_acks_end(arrived, left, false);
             }
         }
+        self.now += rtt;
     }
 
     /// Rounds over a path of `rate` bytes per second and `base` of round trip, with room for any queue.
@@ -225,7 +227,7 @@ fn play(origin: Instant, steps: &[Step], mut judge: impl FnMut(&Congestion)) {
             Step::Sent(bytes) => control.on_sent(bytes),
             Step::Acked { ago, bytes, left } => {
                 control.on_ack(now, before(now, ago), bytes, Duration::from_micros(ago));
-                control.on_acks_end(now, left);
+                control.on_acks_end(now, left, false);
             }
             Step::Lost { ago, bytes, persistent } => {
                 control.on_loss(now, before(now, ago), bytes, persistent);
