@@ -64,6 +64,8 @@ const CAREFUL_ABOVE: f64 = 1e6;
 const QUIET_ROUNDS: u32 = 3;
 /// A window that led to losses is not approached fast for this long.
 const CEILING_HOLDS: Duration = Duration::from_secs(5);
+/// Losses that come sooner after each other belong together.
+const LOSSES_APART: Duration = Duration::from_secs(1);
 /// The path's own round trip must have been seen within this.
 const DRAIN_AFTER: Duration = Duration::from_secs(5);
 /// How much of the window is left to see it.
@@ -127,6 +129,10 @@ pub struct Congestion {
     acked: f64,
     /// Share lost, smoothed over judgements.
     lossy: f64,
+    /// When losses were last answered, and the window before the first that belongs to them.
+    answered: Option<(Instant, f64)>,
+    /// What was sent up to here and is lost was too long for the path.
+    too_long_until: Option<Instant>,
     /// Among competitors, until the first loss.
     kick: bool,
     look_at: Instant,
@@ -160,6 +166,8 @@ impl Congestion {
             lost: 0.0,
             acked: 0.0,
             lossy: 0.0,
+            answered: None,
+            too_long_until: None,
             kick: false,
             look_at: now,
             look_after: LOOK_AFTER,
@@ -254,7 +262,17 @@ impl Congestion {
     /// long that the path counts as unknown (RFC 9002 section 7.6).
     pub fn on_loss(&mut self, now: Instant, sent: Instant, bytes: u64, persistent: bool) {
         self.in_flight = (self.in_flight - bytes as f64).max(0.0);
+        if self.too_long_until.is_some_and(|until| sent <= until) {
+            return;
+        }
         self.lost += bytes as f64;
+        let before = self.window;
+        self.answer_loss(now, sent, bytes, persistent);
+        self.window = self.within(self.window);
+        self.note_answer(now, before);
+    }
+
+    fn answer_loss(&mut self, now: Instant, sent: Instant, bytes: u64, persistent: bool) {
         if persistent {
             self.lull = None;
             self.crowd = None;
@@ -284,12 +302,35 @@ impl Congestion {
             }
             Mode::Start | Mode::Delay => {}
         }
-        self.window = self.within(self.window);
     }
 
-    /// The path takes datagrams of `mtu` bytes now.
+    /// Remembers what the window was before losses made it smaller.
+    fn note_answer(&mut self, now: Instant, before: f64) {
+        if self.window < before {
+            let apart = |(at, _): &(Instant, f64)| now.saturating_duration_since(*at) > LOSSES_APART;
+            let first = self.answered.filter(|answered| !apart(answered)).map_or(before, |(_, first)| first);
+            self.answered = Some((now, first));
+        }
+    }
+
+    /// The path takes datagrams of `mtu` bytes now. If those are shorter ones, what was lost had been too long for
+    /// it: no queue was full, and the window is what it was.
     pub fn on_mtu(&mut self, mtu: u16) {
+        let now = self.round.arrived();
+        let shorter = f64::from(mtu) < self.mtu;
         self.mtu = f64::from(mtu);
+        if shorter {
+            self.too_long_until = Some(now);
+            self.forget_losses();
+            self.lossy = 0.0;
+            if let Some((at, window)) = self.answered.take()
+                && now.saturating_duration_since(at) <= LOSSES_APART
+            {
+                self.window = window;
+                self.cubic = Cubic::at(window);
+                self.ceiling = None;
+            }
+        }
         self.window = self.within(self.window);
     }
 
@@ -368,7 +409,7 @@ impl Congestion {
         }
         match self.mode {
             Mode::Start => {
-                self.judge_losses();
+                self.judge_losses(now);
             }
             Mode::Short if base > SHORT * 1.2 => self.mode = Mode::Delay,
             Mode::Short => {}
@@ -382,7 +423,7 @@ impl Congestion {
     }
 
     /// Answers losses beyond what a path has by itself; says whether it did.
-    fn judge_losses(&mut self) -> bool {
+    fn judge_losses(&mut self, now: Instant) -> bool {
         if self.lost + self.acked < 64.0 * self.mtu {
             return false;
         }
@@ -393,13 +434,15 @@ impl Congestion {
         if loss < borne || matches!(self.mode, Mode::Start) {
             return false;
         }
+        let before = self.window;
         self.window *= (1.0 - loss).max(0.7);
+        self.note_answer(now, before);
         true
     }
 
     fn on_delay_round(&mut self, now: Instant, base: f64, closed: Closed) {
         let used = self.in_use(closed.peak);
-        let lost = self.judge_losses();
+        let lost = self.judge_losses(now);
         if !used {
             self.quiet = 0;
             return;

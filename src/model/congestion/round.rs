@@ -137,6 +137,11 @@ impl Round {
         }
     }
 
+    /// When the last acknowledgement arrived.
+    pub(super) fn arrived(&self) -> Instant {
+        self.arrived
+    }
+
     /// The most that was under way in this round and the one before.
     pub(super) fn peak(&self) -> f64 {
         self.peak.max(self.peak_before)

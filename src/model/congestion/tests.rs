@@ -115,6 +115,28 @@ fn heavy_losses_shrink_it() {
 }
 
 #[test]
+fn what_was_too_long_for_the_path_met_no_queue() {
+    let mut path = Path::new();
+    let base = Duration::from_millis(40);
+    path.rounds(50, 25e6, base);
+    let before = path.control.window();
+    for _ in 0..4 {
+        path.round(base + Duration::from_millis(60), 1.0, 90);
+    }
+    assert!(path.control.window() < before / 2, "so far it looks like a queue");
+    let sent = path.now;
+    path.round(base, 1.0, 0);
+    path.control.on_mtu(1_200);
+    assert!(path.control.window() >= before * 9 / 10, "{} of {before}", path.control.window());
+    path.control.on_loss(path.now + base, sent, 100_000, true);
+    assert!(path.control.window() >= before * 9 / 10, "that one was too long as well");
+    for _ in 0..10 {
+        path.round(base + Duration::from_millis(2), 1.0, 20);
+    }
+    assert!(path.control.window() < before / 2, "what is lost after that is not");
+}
+
+#[test]
 fn a_short_path_is_cubic_after_its_first_loss() {
     let mut path = Path::new();
     for _ in 0..5 {
