@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use tombolo::{
     identity::{Identity, NewIdentity},
     model::{
-        catalog::{Port, Protocol, Row, ZoneReady},
+        catalog::{Port, Protocol, Row, Traffic, ZoneReady},
         failover::{ClusterView, FailoverPolicy, HealthView, ImportView, NoLoads, Plan, Where, plan},
         ids::{
             ClusterId, Epoch, ExportId, GatewayId, Locality, Namespace, Seq, ServiceLabel, ServiceName,
@@ -126,6 +126,7 @@ fn row(name: &ServiceName, seq: Seq, ready: u32) -> Row {
         headless: false,
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: Vec::new(),
     }
 }

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     files::Memory,
     model::{
-        catalog::{Export, ExportPort, ExportSource, Port},
+        catalog::{Export, ExportPort, ExportSource, Port, Traffic},
         ids::{ClusterId, GatewayId, Incarnation, Locality, ServiceName, Timestamp, TrustDomain},
         state::{Me, Settings},
         virtual_ip::VirtualIps,
@@ -51,6 +51,7 @@ fn export(to: &[SocketAddr], ask: Option<Ask>) -> Export {
         annotations: BTreeMap::new(),
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([1; 16]),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sections::Health;
 use crate::model::{
-    catalog::{ClientIp, Export, ExportPort, ExportSource, Port, Protocol},
+    catalog::{ClientIp, Export, ExportPort, ExportSource, Port, Protocol, Traffic},
     code::{Code, Problem},
     ids::{Incarnation, Namespace, ServiceLabel, ServiceName, Timestamp},
     limits,
@@ -170,6 +170,7 @@ impl ExportSpec {
             idempotent: self.idempotent,
             headless: self.headless,
             session_affinity: self.session_affinity.client_ip(),
+            traffic: Traffic::default(),
             created,
             incarnation,
             source,

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{ENTRANCE_OF, SERVICE_NAME, SOURCE_SERVICE};
 use crate::model::{
-    catalog::{ClientIp, Protocol},
+    catalog::{ClientIp, InternalTrafficPolicy, Protocol, Traffic, TrafficDistribution},
     entrance::{Entrance, EntrancePort},
     ids::{IdError, Locality, Namespace, ServiceLabel, ServiceName, Timestamp},
     virtual_ip::VipKey,
@@ -69,9 +69,19 @@ pub(super) struct Service {
     pub(super) ports: Vec<ServicePort>,
     /// Whether it keeps clients with an endpoint.
     pub(super) session_affinity: Option<ClientIp>,
+    /// What it says of the way to its endpoints.
+    pub(super) traffic: Traffic,
     /// What of it is not carried to other clusters, each in words.
     pub(super) not_carried: Vec<String>,
 }
+
+/// Of `internalTrafficPolicy`: machines of another cluster are never the client's.
+const LOCAL: &str =
+    "internalTrafficPolicy Local (the ServiceImport says it, gateways reach endpoints on all machines)";
+
+/// Of `trafficDistribution`: clusters are chosen by how near they are whatever it says, endpoints never are.
+const NOT_BY_ZONE: &str =
+    "(the ServiceImport says it, gateways prefer near clusters but take a cluster's endpoints in turn)";
 
 /// What is asked of a Service that gateways do not do: nobody is to find that out by losing packets.
 fn not_carried(spec: &core::ServiceSpec) -> Vec<String> {
@@ -80,10 +90,13 @@ fn not_carried(spec: &core::ServiceSpec) -> Vec<String> {
         Some(format!("port {}/{spoken}", port.port))
     };
     let mut found: Vec<String> = spec.ports.iter().flatten().filter_map(port).collect();
-    if spec.internal_traffic_policy.as_deref() == Some("Local") {
-        found.push("internalTrafficPolicy Local".to_owned());
+    if traffic(spec).internal_policy == InternalTrafficPolicy::Local {
+        found.push(LOCAL.to_owned());
     }
-    found.extend(spec.traffic_distribution.iter().map(|wanted| format!("trafficDistribution {wanted}")));
+    found.extend(spec.traffic_distribution.iter().map(|wanted| match TrafficDistribution::parse(wanted) {
+        Some(_) => format!("trafficDistribution {wanted} {NOT_BY_ZONE}"),
+        None => format!("trafficDistribution {wanted}, which is not known here"),
+    }));
     if spec.ip_families.iter().flatten().any(|family| family == "IPv6") {
         found.push("IPv6: names have IPv4 addresses in every cluster".to_owned());
     }
@@ -97,6 +110,16 @@ fn session_affinity(spec: &core::ServiceSpec) -> Option<ClientIp> {
     let seconds = config.and_then(|client| client.timeout_seconds);
     let timeout = seconds.and_then(|seconds| u32::try_from(seconds).ok()).filter(|seconds| *seconds > 0);
     Some(timeout.map_or_else(ClientIp::default, |timeout| ClientIp { timeout }))
+}
+
+/// What a Service says of the way to its endpoints.
+fn traffic(spec: &core::ServiceSpec) -> Traffic {
+    let internal_policy = match spec.internal_traffic_policy.as_deref() {
+        Some("Local") => InternalTrafficPolicy::Local,
+        _ => InternalTrafficPolicy::Cluster,
+    };
+    let distribution = spec.traffic_distribution.as_deref().and_then(TrafficDistribution::parse);
+    Traffic { internal_policy, distribution }
 }
 
 /// None for a transport that is not carried.
@@ -129,8 +152,13 @@ impl Service {
             })
         };
         let ports = spec.ports.iter().flatten().filter_map(port).collect();
-        let session_affinity = session_affinity(spec);
-        Some(Self { form, ports, session_affinity, not_carried: not_carried(spec) })
+        Some(Self {
+            form,
+            ports,
+            session_affinity: session_affinity(spec),
+            traffic: traffic(spec),
+            not_carried: not_carried(spec),
+        })
     }
 }
 
@@ -331,9 +359,26 @@ mod tests {
             "trafficDistribution": "PreferClose", "ipFamilies": ["IPv4", "IPv6"],
             "ports": [{ "port": 80 }, { "port": 53, "protocol": "UDP" }, { "port": 9, "protocol": "SCTP" }] });
         let named = of(rich);
-        assert_eq!(named[..3], ["port 53/UDP", "port 9/SCTP", "internalTrafficPolicy Local"]);
-        assert_eq!(named[3..4], ["trafficDistribution PreferClose"]);
+        assert_eq!(named[..3], ["port 53/UDP", "port 9/SCTP", LOCAL]);
+        assert!(named[3].starts_with("trafficDistribution PreferClose (the ServiceImport says it"));
         assert!(named[4].starts_with("IPv6") && named.len() == 5);
+    }
+
+    #[test]
+    fn what_a_service_says_of_the_way_to_its_endpoints_is_read_and_what_is_not_known_is_told() {
+        let of = |spec: Value| -> core::ServiceSpec { serde_json::from_value(spec).expect("a spec") };
+        assert!(traffic(&of(serde_json::json!({ "internalTrafficPolicy": "Cluster" }))).is_default());
+        assert!(traffic(&of(serde_json::json!({}))).is_default());
+        for wanted in TrafficDistribution::ALL {
+            let name = wanted.to_string();
+            let spec =
+                of(serde_json::json!({ "internalTrafficPolicy": "Local", "trafficDistribution": name }));
+            let all = Traffic { internal_policy: InternalTrafficPolicy::Local, distribution: Some(wanted) };
+            assert_eq!(traffic(&spec), all);
+        }
+        let later = of(serde_json::json!({ "trafficDistribution": "PreferSameRack" }));
+        assert!(traffic(&later).is_default());
+        assert_eq!(not_carried(&later), ["trafficDistribution PreferSameRack, which is not known here"]);
     }
 
     #[test]

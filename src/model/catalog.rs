@@ -110,6 +110,72 @@ impl Default for ClientIp {
     }
 }
 
+/// Which endpoints of a Service its clients may reach (`internalTrafficPolicy`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum InternalTrafficPolicy {
+    /// All of the cluster.
+    #[default]
+    Cluster,
+    /// Those on the client's machine and no others.
+    Local,
+}
+
+impl fmt::Display for InternalTrafficPolicy {
+    /// As Kubernetes calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// Which endpoints of a Service its clients should reach rather than others (`trafficDistribution`, KEP-3015).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum TrafficDistribution {
+    /// The older name of [`Self::PreferSameZone`]; the standard has values compared as they are written.
+    PreferClose,
+    /// Those in the client's zone.
+    PreferSameZone,
+    /// Those on the client's machine, then those in its zone.
+    PreferSameNode,
+}
+
+impl TrafficDistribution {
+    /// All that there are.
+    pub const ALL: [Self; 3] = [Self::PreferClose, Self::PreferSameZone, Self::PreferSameNode];
+
+    /// The one that Kubernetes calls so; none for one that this release does not know.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|known| known.to_string() == text)
+    }
+}
+
+impl fmt::Display for TrafficDistribution {
+    /// As Kubernetes calls it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}
+
+/// What a Service says of the way from a client to one of its endpoints inside a cluster. Only told, on
+/// ServiceImports (KEP-1645): gateways stand between, and go by health, turn and how near clusters are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Traffic {
+    /// Which endpoints may be reached.
+    #[serde(default)]
+    pub internal_policy: InternalTrafficPolicy,
+    /// Which endpoints are better than others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distribution: Option<TrafficDistribution>,
+}
+
+impl Traffic {
+    /// Whether it says nothing but what holds anyway.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// A service this cluster offers (a `ServiceExport` and what stands behind it).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Export {
@@ -132,6 +198,9 @@ pub struct Export {
     /// Whether clients are kept with an endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<ClientIp>,
+    /// What it says of the way to its endpoints.
+    #[serde(default, skip_serializing_if = "Traffic::is_default")]
+    pub traffic: Traffic,
     /// Clients address endpoints one by one.
     #[serde(default)]
     pub headless: bool,
@@ -201,6 +270,9 @@ pub struct Row {
     /// Whether clients are kept with an endpoint.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub session_affinity: Option<ClientIp>,
+    /// What it says of the way to its endpoints.
+    #[serde(default, skip_serializing_if = "Traffic::is_default")]
+    pub traffic: Traffic,
     /// Its endpoints, only when headless.
     pub endpoints: Vec<HeadlessEndpoint>,
 }
@@ -210,5 +282,35 @@ impl Row {
     #[must_use]
     pub fn ready(&self) -> u32 {
         self.zones.iter().fold(0, |sum, zone| sum.saturating_add(zone.ready))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::zone::fixture;
+
+    #[test]
+    fn what_an_older_release_kept_says_nothing_of_the_way_to_endpoints() {
+        let mut row = fixture::row("shop/web", &[], &[]);
+        let older = serde_json::to_value(&row).expect("written");
+        assert!(older.get("traffic").is_none(), "nor does what says nothing");
+        assert_eq!(serde_json::from_value::<Row>(older).expect("read"), row);
+        let local = InternalTrafficPolicy::Local;
+        for distribution in TrafficDistribution::ALL.map(Some).into_iter().chain([None]) {
+            row.traffic = Traffic { internal_policy: local, distribution };
+            let kept = serde_json::to_value(&row).expect("written");
+            assert_eq!(serde_json::from_value::<Row>(kept).expect("read"), row);
+        }
+    }
+
+    #[test]
+    fn a_traffic_distribution_is_called_what_kubernetes_calls_it() {
+        let names = TrafficDistribution::ALL.map(|known| known.to_string());
+        assert_eq!(names, ["PreferClose", "PreferSameZone", "PreferSameNode"]);
+        for known in TrafficDistribution::ALL {
+            assert_eq!(TrafficDistribution::parse(&known.to_string()), Some(known));
+        }
+        assert_eq!(TrafficDistribution::parse("preferclose"), None);
     }
 }

@@ -79,7 +79,7 @@ mod tests {
     use crate::{
         identity::NewIdentity,
         model::{
-            catalog::ExportSource,
+            catalog::{ExportSource, Traffic},
             ids::{GatewayId, Incarnation, Locality, Timestamp, TrustDomain},
             limits::ROOT_LIFE,
             state::{Event, Me, Settings, Standing},
@@ -108,6 +108,7 @@ mod tests {
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
             session_affinity: None,
+            traffic: Traffic::default(),
             headless: false,
             created: NOW,
             incarnation: Incarnation([incarnation; 16]),

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     files::{Folder, Memory},
     model::{
-        catalog::{Export, ExportSource},
+        catalog::{Export, ExportSource, Traffic},
         ids::{ClusterId, GatewayId, Incarnation, Locality, ServiceName, TrustDomain},
         policy::{Guardrail, NamePattern, PeerPattern},
         state::{Declared, Me, Settings},
@@ -36,6 +36,7 @@ fn export(number: usize) -> Export {
         annotations: BTreeMap::new(),
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([1; 16]),

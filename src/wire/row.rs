@@ -6,7 +6,10 @@ use federation_proto::v1;
 
 use super::{WireError, at_most};
 use crate::model::{
-    catalog::{ClientIp, HeadlessEndpoint, Port, Protocol, Row, ZoneReady},
+    catalog::{
+        ClientIp, HeadlessEndpoint, InternalTrafficPolicy, Port, Protocol, Row, Traffic, TrafficDistribution,
+        ZoneReady,
+    },
     ids::{ExportId, Locality, Namespace, ServiceLabel, ServiceName, Timestamp},
     limits,
 };
@@ -41,6 +44,7 @@ pub(super) fn parse(row: v1::Row) -> Result<Row, WireError> {
         headless: row.headless,
         idempotent: row.idempotent,
         session_affinity: affinity(row.client_ip_seconds),
+        traffic: traffic(row.internal_traffic_local, row.traffic_distribution),
         endpoints: row.endpoints.into_iter().map(endpoint).collect::<Result<_, _>>()?,
     })
 }
@@ -62,6 +66,11 @@ pub(super) fn proto(row: &Row) -> v1::Row {
         idempotent: row.idempotent,
         client_ip_seconds: row.session_affinity.map_or(0, |client| client.timeout),
         endpoints: row.endpoints.iter().map(endpoint_proto).collect(),
+        internal_traffic_local: row.traffic.internal_policy == InternalTrafficPolicy::Local,
+        traffic_distribution: row
+            .traffic
+            .distribution
+            .map_or_else(i32::default, |it| distribution_proto(it).into()),
         kind: 0,
     }
 }
@@ -69,6 +78,26 @@ pub(super) fn proto(row: &Row) -> v1::Row {
 /// What keeps clients with an endpoint is no reason to lose a row: a time beyond reason is cut.
 fn affinity(seconds: u32) -> Option<ClientIp> {
     (seconds > 0).then_some(ClientIp { timeout: seconds.min(ClientIp::TIMEOUT_MAX) })
+}
+
+/// Only told, so it is no reason to lose a row either: what this release does not know counts as not said.
+fn traffic(local: bool, distribution: i32) -> Traffic {
+    let distribution = match v1::TrafficDistribution::try_from(distribution) {
+        Ok(v1::TrafficDistribution::PreferClose) => Some(TrafficDistribution::PreferClose),
+        Ok(v1::TrafficDistribution::PreferSameZone) => Some(TrafficDistribution::PreferSameZone),
+        Ok(v1::TrafficDistribution::PreferSameNode) => Some(TrafficDistribution::PreferSameNode),
+        Ok(v1::TrafficDistribution::Unspecified) | Err(_) => None,
+    };
+    let internal_policy = if local { InternalTrafficPolicy::Local } else { InternalTrafficPolicy::Cluster };
+    Traffic { internal_policy, distribution }
+}
+
+fn distribution_proto(distribution: TrafficDistribution) -> v1::TrafficDistribution {
+    match distribution {
+        TrafficDistribution::PreferClose => v1::TrafficDistribution::PreferClose,
+        TrafficDistribution::PreferSameZone => v1::TrafficDistribution::PreferSameZone,
+        TrafficDistribution::PreferSameNode => v1::TrafficDistribution::PreferSameNode,
+    }
 }
 
 fn labels(
@@ -154,14 +183,35 @@ fn endpoint_proto(endpoint: &HeadlessEndpoint) -> v1::HeadlessEndpoint {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_keeps_clients_arrives_and_a_peer_that_knows_nothing_of_it_keeps_nobody() {
-        let bare = v1::Row {
+    /// A row of a peer that knows of nothing but what the first release had.
+    fn bare() -> v1::Row {
+        v1::Row {
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
             export_id: vec![7; 16],
             ..v1::Row::default()
-        };
+        }
+    }
+
+    #[test]
+    fn what_is_said_of_the_way_to_endpoints_arrives_and_what_is_not_known_counts_as_not_said() {
+        let mut row = parse(bare()).expect("an old peer's row");
+        assert!(row.traffic.is_default());
+        for internal_policy in [InternalTrafficPolicy::Cluster, InternalTrafficPolicy::Local] {
+            for distribution in TrafficDistribution::ALL.map(Some).into_iter().chain([None]) {
+                row.traffic = Traffic { internal_policy, distribution };
+                assert_eq!(parse(proto(&row)).expect("a row"), row);
+            }
+        }
+        for strange in [4, -1, i32::MIN, i32::MAX] {
+            let later = v1::Row { traffic_distribution: strange, ..bare() };
+            assert!(parse(later).expect("no reason to lose it").traffic.is_default());
+        }
+    }
+
+    #[test]
+    fn what_keeps_clients_arrives_and_a_peer_that_knows_nothing_of_it_keeps_nobody() {
+        let bare = bare();
         let mut row = parse(bare.clone()).expect("an old peer's row");
         assert_eq!(row.session_affinity, None);
         row.session_affinity = Some(ClientIp { timeout: 600 });

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use imbl::OrdMap;
 use tombolo::model::{
-    catalog::{Port, Protocol, Row, ZoneReady},
+    catalog::{Port, Protocol, Row, Traffic, ZoneReady},
     ids::{ClusterId, Epoch, ExportId, Locality, Seq, ServiceName, Timestamp, TrustDomain},
     limits,
     policy::{self, Grants, PeerView},
@@ -144,6 +144,7 @@ pub(crate) fn row(name: &ServiceName, export: Export) -> Row {
         headless: false,
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: Vec::new(),
     }
 }

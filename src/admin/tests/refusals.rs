@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::world::{World, name};
 use crate::model::{
-    catalog::{Export, ExportSource},
+    catalog::{Export, ExportSource, Traffic},
     ids::{Incarnation, Timestamp},
     limits::ADMIN_BODY_BYTES_MAX,
     state::Event,
@@ -63,6 +63,7 @@ async fn exports_that_may_not_be_are_refused_and_change_nothing() {
             labels: std::collections::BTreeMap::new(),
             idempotent: false,
             session_affinity: None,
+            traffic: Traffic::default(),
             headless: false,
             created: Timestamp(1),
             incarnation: Incarnation([1; 16]),

@@ -29,7 +29,7 @@ use crate::{
     link::{self, Links, QuicKeys},
     metrics::Metrics,
     model::{
-        catalog::{Port, Protocol, Row, ZoneReady},
+        catalog::{Port, Protocol, Row, Traffic, ZoneReady},
         code::{Code, Problem},
         ids::{ClusterId, Epoch, ExportId, GatewayId, Locality, Namespace, ServiceName, Timestamp},
         import::Import,
@@ -329,6 +329,7 @@ pub(super) fn row(text: &str, ready: u32, total: u32) -> Row {
         headless: false,
         idempotent: true,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: Vec::new(),
     }
 }

@@ -67,6 +67,7 @@ fn of_service(
         annotations: declared.annotations.clone(),
         idempotent: false,
         session_affinity: service.session_affinity,
+        traffic: service.traffic,
         headless: service.form == Form::Headless,
         created: declared.created,
         incarnation: incarnation(&declared.uid),

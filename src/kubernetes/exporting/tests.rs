@@ -7,10 +7,15 @@ use crate::{
         world::{Change, Said},
     },
     model::{
-        catalog::{ClientIp, Protocol},
+        catalog::{ClientIp, InternalTrafficPolicy, Protocol, Traffic, TrafficDistribution},
         ids::Timestamp,
         state::export_row,
     },
+};
+
+const TRAFFIC: Traffic = Traffic {
+    internal_policy: InternalTrafficPolicy::Local,
+    distribution: Some(TrafficDistribution::PreferSameZone),
 };
 
 fn key(name: &str) -> Key {
@@ -34,6 +39,7 @@ fn service(form: Form) -> Said {
             form,
             ports: vec![port],
             session_affinity: Some(ClientIp { timeout: 600 }),
+            traffic: TRAFFIC,
             not_carried: Vec::new(),
         }),
     ))
@@ -99,6 +105,7 @@ fn several_slices_are_one_export_and_only_ready_endpoints_are_connected_to() {
     let zones: Vec<_> =
         row.zones.iter().map(|zone| (zone.locality.to_string(), zone.ready, zone.total)).collect();
     assert_eq!(zones, [("eu/eu-1b".to_owned(), 2, 3)]);
+    assert_eq!((export.traffic, row.traffic), (TRAFFIC, TRAFFIC));
     assert_eq!((row.labels["tier"].as_str(), row.annotations["owner"].as_str()), ("front", "shop"));
 }
 

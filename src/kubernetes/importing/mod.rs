@@ -104,7 +104,8 @@ fn is_served(entry: &ImportPort) -> bool {
 
 /// The derived Service of a name: it selects the gateways, so that Kubernetes itself keeps track of those
 /// that are ready. What the standard copies from the exporters stands on the ServiceImport and not here, but for
-/// what keeps a client: of several gateways it keeps meeting the same.
+/// what keeps a client: of several gateways it keeps meeting the same. `internalTrafficPolicy: Local` would have a
+/// machine without a gateway drop what its clients say (B8), and what is near is the gateways' to choose.
 pub(super) fn entrance(key: &VipKey, import: &Import, ports: &[EntrancePort], place: &Place) -> Object {
     let spoken = |port: &EntrancePort| {
         let entry = import.port(port.protocol, port.number);
@@ -189,6 +190,10 @@ pub(super) fn service_import(import: &Import, given: Given<'_>) -> Object {
         spec["ipFamilies"] = addresses.iter().map(family).collect();
     }
     kept_clients(import, &mut spec);
+    spec["internalTrafficPolicy"] = import.traffic.internal_policy.to_string().into();
+    if let Some(distribution) = import.traffic.distribution {
+        spec["trafficDistribution"] = distribution.to_string().into();
+    }
     let mut labels: Map<String, Value> = text_map(&import.labels);
     labels.insert(MANAGED_BY.to_owned(), MANAGER.into());
     let body = json!({

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::model::{
-    catalog::{Port, Row, ZoneReady},
+    catalog::{InternalTrafficPolicy, Port, Row, Traffic, TrafficDistribution, ZoneReady},
     ids::{ClusterId, ExportId, Locality, Timestamp},
     import::{Freshness, merge},
 };
@@ -26,6 +26,7 @@ fn import(ports: &[(&str, u16)]) -> Import {
         headless: false,
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: Vec::new(),
     };
     merge(&[(ClusterId::parse("west").expect("an id"), &row, Freshness::Fresh)]).expect("an import")
@@ -112,6 +113,26 @@ fn what_keeps_a_client_stands_on_the_import_and_the_derived_service_until_it_is_
         );
         assert!(without.body["spec"].get("sessionAffinity").is_none());
         assert!(!without.stands_as(&there(with)), "it is written again when it ends");
+    }
+}
+
+#[test]
+fn what_exporters_say_of_the_way_to_endpoints_stands_on_the_import_and_not_on_the_derived_service() {
+    let mut import = import(&[("http", 80)]);
+    let ports = [EntrancePort { protocol: Protocol::Tcp, number: 80, listening: 12_000 }];
+    let plain = service_import(&import, Given::default());
+    assert_eq!(plain.body["spec"]["internalTrafficPolicy"], "Cluster", "as each Service has it");
+    assert!(plain.body["spec"].get("trafficDistribution").is_none());
+    for distribution in TrafficDistribution::ALL {
+        import.traffic =
+            Traffic { internal_policy: InternalTrafficPolicy::Local, distribution: Some(distribution) };
+        let told = service_import(&import, Given::default());
+        assert_eq!(told.body["spec"]["internalTrafficPolicy"], "Local");
+        assert_eq!(told.body["spec"]["trafficDistribution"], distribution.to_string());
+        assert!(!plain.stands_as(&there(&told)), "it is written again when it ends");
+        let entrance = entrance(&key(), &import, &ports, &place());
+        assert_eq!(entrance.body["spec"]["internalTrafficPolicy"], "Cluster");
+        assert!(entrance.body["spec"].get("trafficDistribution").is_none());
     }
 }
 

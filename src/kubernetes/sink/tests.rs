@@ -25,7 +25,7 @@ use crate::{
         world::Change,
     },
     model::{
-        catalog::{Export, ExportPort, ExportSource, Port, Protocol},
+        catalog::{Export, ExportPort, ExportSource, Port, Protocol, Traffic},
         ids::{ClusterId, GatewayId, Incarnation, Locality, Timestamp, TrustDomain},
         state::{Event, Me, Settings},
         virtual_ip::VirtualIps,
@@ -106,6 +106,7 @@ fn export(name: &str) -> Export {
         annotations: BTreeMap::new(),
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([1; 16]),

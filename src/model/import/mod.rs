@@ -12,7 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    catalog::{ClientIp, HeadlessEndpoint, Port, Protocol, Row, ZoneReady},
+    catalog::{ClientIp, HeadlessEndpoint, Port, Protocol, Row, Traffic, ZoneReady},
     ids::{ClusterId, ExportId, ServiceLabel, ServiceName, Timestamp},
 };
 
@@ -90,6 +90,10 @@ pub enum ConflictReason {
     SessionAffinityConflict,
     /// They keep clients for different times.
     SessionAffinityConfigConflict,
+    /// Some reach endpoints on the client's machine only, some do not.
+    InternalTrafficPolicyConflict,
+    /// They prefer different endpoints.
+    TrafficDistributionConflict,
 }
 
 impl fmt::Display for ConflictReason {
@@ -124,6 +128,8 @@ pub struct Import {
     pub annotations: BTreeMap<String, String>,
     /// Whether clients are kept with an endpoint, as the oldest exporter has it.
     pub session_affinity: Option<ClientIp>,
+    /// What the oldest exporter says of the way to its endpoints.
+    pub traffic: Traffic,
     /// What the exporters disagree on, by reason.
     pub conflicts: Vec<Conflict>,
 }
@@ -176,6 +182,7 @@ pub fn merge(offers: &[(ClusterId, &Row, Freshness)]) -> Option<Import> {
         labels: first.labels.clone(),
         annotations: first.annotations.clone(),
         session_affinity: first.session_affinity,
+        traffic: first.traffic,
         conflicts,
     })
 }
@@ -256,64 +263,103 @@ fn union_of_ports(offers: &[Offer<'_>]) -> Vec<ImportPort> {
     ports
 }
 
-fn conflicts(oldest: &Offer<'_>, rest: &[Offer<'_>]) -> Vec<Conflict> {
-    let first = oldest.row;
-    let ports = |row: &Row| row.ports.iter().cloned().collect::<BTreeSet<_>>();
-    let first_ports = ports(first);
-    let mut found = Vec::new();
-    let mut check = |reason, what: &str, differs: &dyn Fn(&Row) -> bool, holds: &str| {
+/// The oldest export beside the others, and what they disagree on so far.
+struct Comparison<'a> {
+    oldest: &'a Offer<'a>,
+    rest: &'a [Offer<'a>],
+    found: Vec<Conflict>,
+}
+
+impl Comparison<'_> {
+    /// Notes who `differs` from the oldest in `what`, and what `holds`.
+    fn check(&mut self, reason: ConflictReason, what: &str, differs: impl Fn(&Row) -> bool, holds: &str) {
         let others: Vec<_> =
-            rest.iter().filter(|other| differs(other.row)).map(|other| other.cluster.as_str()).collect();
+            self.rest.iter().filter(|other| differs(other.row)).map(|other| other.cluster.as_str()).collect();
         if let Some((last, before)) = others.split_last() {
             let comma = if before.is_empty() { "" } else { " and " };
             let others = format!("{}{comma}{last}", before.join(", "));
-            let cluster = oldest.cluster;
+            let cluster = self.oldest.cluster;
             let message =
                 format!("{what} of {others} differ from those of {cluster}, the oldest export; {holds}");
-            found.push(Conflict { reason, message });
+            self.found.push(Conflict { reason, message });
         }
-    };
-    check(
+    }
+}
+
+fn conflicts(oldest: &Offer<'_>, rest: &[Offer<'_>]) -> Vec<Conflict> {
+    let mut comparison = Comparison { oldest, rest, found: Vec::new() };
+    conflicts_of_shape(&mut comparison);
+    conflicts_of_ways(&mut comparison);
+    comparison.found
+}
+
+/// In what the service is.
+fn conflicts_of_shape(comparison: &mut Comparison<'_>) {
+    let first = comparison.oldest.row;
+    let ports = |row: &Row| row.ports.iter().cloned().collect::<BTreeSet<_>>();
+    let first_ports = ports(first);
+    comparison.check(
         ConflictReason::PortConflict,
         "the ports",
-        &|row| ports(row) != first_ports,
+        |row| ports(row) != first_ports,
         "each port is served by the clusters that expose it",
     );
-    check(
+    comparison.check(
         ConflictReason::TypeConflict,
         "the types (headless or not)",
-        &|row| row.headless != first.headless,
+        |row| row.headless != first.headless,
         if first.headless { "the name is headless" } else { "the name is not headless" },
     );
-    check(
+    comparison.check(
         ConflictReason::LabelsConflict,
         "the labels",
-        &|row| row.labels != first.labels,
+        |row| row.labels != first.labels,
         "the oldest's hold",
     );
-    check(
+    comparison.check(
         ConflictReason::AnnotationsConflict,
         "the annotations",
-        &|row| row.annotations != first.annotations,
+        |row| row.annotations != first.annotations,
         "the oldest's hold",
     );
-    check(
+}
+
+/// In which endpoints clients are to meet.
+fn conflicts_of_ways(comparison: &mut Comparison<'_>) {
+    let first = comparison.oldest.row;
+    comparison.check(
         ConflictReason::SessionAffinityConflict,
         "the session affinities",
-        &|row| row.session_affinity.is_some() != first.session_affinity.is_some(),
+        |row| row.session_affinity.is_some() != first.session_affinity.is_some(),
         if first.session_affinity.is_some() {
             "clients are kept with an endpoint"
         } else {
             "clients are not kept with an endpoint"
         },
     );
-    check(
+    comparison.check(
         ConflictReason::SessionAffinityConfigConflict,
         "the timeouts of session affinity",
-        &|row| matches!((row.session_affinity, first.session_affinity), (Some(a), Some(b)) if a != b),
+        |row| matches!((row.session_affinity, first.session_affinity), (Some(a), Some(b)) if a != b),
         "the oldest's holds",
     );
-    found
+    let policy = first.traffic.internal_policy;
+    comparison.check(
+        ConflictReason::InternalTrafficPolicyConflict,
+        "the internal traffic policies",
+        |row| row.traffic.internal_policy != policy,
+        &format!("the ServiceImport says {policy}"),
+    );
+    let distribution = first.traffic.distribution;
+    comparison.check(
+        ConflictReason::TrafficDistributionConflict,
+        "the traffic distributions",
+        |row| row.traffic.distribution != distribution,
+        &match distribution {
+            Some(distribution) => format!("the ServiceImport says {distribution}"),
+            None => "the ServiceImport says none".to_owned(),
+        },
+    );
 }
 
 #[cfg(test)]

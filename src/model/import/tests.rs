@@ -1,9 +1,12 @@
 //! The merge rules of KEP-1645, one by one, and the laws that hold for any set of rows.
 
-use proptest::{collection, prelude::*, sample};
+use proptest::{collection, option, prelude::*, sample};
 
 use super::*;
-use crate::model::ids::Locality;
+use crate::model::{
+    catalog::{InternalTrafficPolicy, TrafficDistribution},
+    ids::Locality,
+};
 
 fn cluster(id: &str) -> ClusterId {
     ClusterId::parse(id).expect("label")
@@ -26,6 +29,7 @@ fn row(created: u64, ports: &[Port]) -> Row {
         headless: false,
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: Vec::new(),
     }
 }
@@ -109,6 +113,30 @@ fn the_oldest_says_whether_clients_are_kept_and_for_how_long() {
         "the timeouts of session affinity of east differ from those of west, the oldest export; the oldest's holds"
     );
     young.session_affinity = old.session_affinity;
+    assert!(merged(&[("east", &young), ("west", &old)]).conflicts.is_empty());
+}
+
+#[test]
+fn the_oldest_says_how_its_endpoints_are_reached() {
+    let (mut old, mut young) = (row(1, &[]), row(2, &[]));
+    old.traffic.internal_policy = InternalTrafficPolicy::Local;
+    young.traffic.distribution = Some(TrafficDistribution::PreferSameZone);
+    let import = merged(&[("east", &young), ("west", &old)]);
+    assert_eq!(import.traffic, old.traffic);
+    assert_eq!(import.conflict_reason(), "InternalTrafficPolicyConflict,TrafficDistributionConflict");
+    assert_eq!(
+        import.conflicts[0].message,
+        "the internal traffic policies of east differ from those of west, the oldest export; \
+         the ServiceImport says Local"
+    );
+    assert!(import.conflicts[1].message.ends_with("the ServiceImport says none"));
+    // The same to who follows it, but not the same value: the standard compares values.
+    old.traffic.distribution = Some(TrafficDistribution::PreferClose);
+    young.traffic.internal_policy = InternalTrafficPolicy::Local;
+    let import = merged(&[("east", &young), ("west", &old)]);
+    assert_eq!(reasons(&import), [ConflictReason::TrafficDistributionConflict]);
+    assert!(import.conflicts[0].message.ends_with("the ServiceImport says PreferClose"));
+    young.traffic = old.traffic;
     assert!(merged(&[("east", &young), ("west", &old)]).conflicts.is_empty());
 }
 
@@ -209,11 +237,17 @@ fn any_port() -> impl Strategy<Value = Port> {
 fn any_row() -> impl Strategy<Value = (Row, Freshness)> {
     let freshness = sample::select(vec![Freshness::Fresh, Freshness::Stale, Freshness::Withdrawn]);
     let endpoints = collection::vec((sample::select(vec!["e0", "e1", "e2"]), any::<bool>()), 0..4);
-    (0_u64..4, collection::vec(any_port(), 0..5), any::<bool>(), 0_u8..2, endpoints, freshness).prop_map(
-        |(created, ports, headless, label, endpoints, freshness)| {
+    let distribution = sample::select(TrafficDistribution::ALL.to_vec());
+    let policy = sample::select(vec![InternalTrafficPolicy::Cluster, InternalTrafficPolicy::Local]);
+    let traffic = (policy, option::of(distribution))
+        .prop_map(|(internal_policy, distribution)| Traffic { internal_policy, distribution });
+    let shape = (collection::vec(any_port(), 0..5), any::<bool>(), 0_u8..2);
+    (0_u64..4, shape, traffic, endpoints, freshness).prop_map(
+        |(created, (ports, headless, label), traffic, endpoints, freshness)| {
             let mut row = row(created, &ports);
             row.headless = headless;
             row.labels.insert("l".into(), label.to_string());
+            row.traffic = traffic;
             row.session_affinity = headless.then_some(ClientIp { timeout: 60 + u32::from(label) });
             row.endpoints = endpoints.into_iter().map(|(name, ready)| endpoint(name, ready)).collect();
             (row, freshness)
@@ -253,7 +287,7 @@ proptest! {
         if let Some(before) = before {
             let after = after.expect("still exported");
             prop_assert_eq!((after.headless, &after.labels), (before.headless, &before.labels));
-            prop_assert_eq!(after.session_affinity, before.session_affinity);
+            prop_assert_eq!((after.session_affinity, after.traffic), (before.session_affinity, before.traffic));
             prop_assert_eq!(&after.clusters[..before.clusters.len()], &before.clusters[..]);
             for (old, new) in before.ports.iter().zip(&after.ports) {
                 prop_assert_eq!(&old.port, &new.port);

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    catalog::{Port, Protocol, Row, ZoneReady},
+    catalog::{Port, Protocol, Row, Traffic, ZoneReady},
     ids::{Epoch, ExportId, Locality, Seq, ServiceName, Timestamp},
     limits,
 };
@@ -47,6 +47,7 @@ pub(super) fn row(number: usize, content: u32) -> Row {
         headless: false,
         idempotent: true,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: Vec::new(),
     }
 }

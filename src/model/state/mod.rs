@@ -346,6 +346,7 @@ fn row_of(export: &Export, locality: &Locality, export_id: ExportId, unready: &U
         headless: export.headless,
         idempotent: export.idempotent,
         session_affinity: export.session_affinity,
+        traffic: export.traffic,
         endpoints,
     }
 }

@@ -10,7 +10,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    catalog::{ExportPort, ExportSource, Port, Protocol, ZoneReady},
+    catalog::{ExportPort, ExportSource, Port, Protocol, Traffic, ZoneReady},
     ids::Incarnation,
     limits,
     replication::RowChange,
@@ -88,6 +88,7 @@ fn export(service: &str, to: &[&str]) -> Export {
         labels: BTreeMap::new(),
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         headless: false,
         created: START,
         incarnation: Incarnation([1; 16]),
@@ -108,6 +109,7 @@ fn row(service: &str, seq: Seq) -> Row {
         headless: false,
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: Vec::new(),
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr, time::Instant};
 
 use super::{QueryType, Question, ZoneName, ZoneSource};
 use crate::model::{
-    catalog::{HeadlessEndpoint, Port, Protocol, Row},
+    catalog::{HeadlessEndpoint, Port, Protocol, Row, Traffic},
     ids::{ClusterId, ExportId, Locality, Namespace, ServiceLabel, ServiceName, Timestamp},
     import::{Freshness, Import, merge},
     virtual_ip::{Binding, BindingState, VipKey, VirtualIps, listen_port},
@@ -144,6 +144,7 @@ pub(crate) fn row(name_text: &str, ports: &[Port], endpoints: &[(&str, bool)]) -
         headless: !endpoints.is_empty(),
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         endpoints: endpoints.iter().map(endpoint).collect(),
     }
 }

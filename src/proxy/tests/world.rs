@@ -29,7 +29,7 @@ use crate::{
         stream::{CallStream, Kind, Reader, Writer},
     },
     model::{
-        catalog::{Export, ExportPort, ExportSource, Port},
+        catalog::{Export, ExportPort, ExportSource, Port, Traffic},
         ids::{ClusterId, GatewayId, Incarnation, Instance, Locality, Timestamp},
         limits::{ROOT_LIFE, SVID_LIFE},
         replication::RowChange,
@@ -360,6 +360,7 @@ pub(super) fn export_of(name: &str, number: u16, to: &[SocketAddr]) -> Export {
         labels: std::collections::BTreeMap::new(),
         idempotent: false,
         session_affinity: None,
+        traffic: Traffic::default(),
         headless: false,
         created: Timestamp(1),
         incarnation: Incarnation([9; 16]),
