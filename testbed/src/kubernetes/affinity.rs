@@ -1,5 +1,5 @@
-//! Session affinity: what keeps a client with one of the pods of another cluster. It leaves the clusters as it
-//! found them.
+//! What a Service says of the way from its clients to its endpoints: session affinity, which keeps a client with one of
+//! the pods of another cluster, and what is only told. It leaves the clusters as it found them.
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -40,17 +40,57 @@ fn service(spec: &str) -> String {
     )
 }
 
+/// What the first exporter says, and what the ServiceImports say then.
+const SAID: [&str; 2] = [
+    "sessionAffinity: ClientIP
+  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}
+  internalTrafficPolicy: Local
+  trafficDistribution: PreferSameZone",
+    "ClientIP/600/Local/PreferSameZone",
+];
+/// The same of the second one.
+const SAID_LATER: [&str; 2] = ["sessionAffinity: None", "//Cluster/"];
+/// What they disagree on.
+const CONFLICT: &str =
+    "True/SessionAffinityConflict,InternalTrafficPolicyConflict,TrafficDistributionConflict";
+
+/// Waits until the ServiceImports of the clusters say that.
+fn told(clusters: &[Kubectl<'_>], wanted: &str) -> Result<()> {
+    for one in clusters {
+        let path = "jsonpath={.spec.sessionAffinity}/{.spec.sessionAffinityConfig.clientIP.timeoutSeconds}/\
+                    {.spec.internalTrafficPolicy}/{.spec.trafficDistribution}";
+        let says = || one.run(&["get", "serviceimport", "kept", "-n", "shop", "-o", path]);
+        until(SOON, says, |answer| answer == wanted)
+            .with_context(|| format!("the ServiceImport in {} does not say {wanted}", one.cluster.name))?;
+    }
+    Ok(())
+}
+
+/// The exporter is told what is not followed, and no Service that leads to gateways has it.
+fn not_followed(from: Kubectl<'_>, it: Kubectl<'_>) -> Result<()> {
+    let path = "jsonpath={range .status.conditions[?(@.type==\"tombolo.dev/Carried\")]}{.message}{end}";
+    let lacks = || it.run(&["get", "serviceexport", "kept", "-n", "shop", "-o", path]);
+    let both = |answer: &str| {
+        answer.contains("internalTrafficPolicy Local (")
+            && answer.contains("trafficDistribution PreferSameZone (")
+    };
+    until(SOON, lacks, both).context("the exporter is not told what is not followed")?;
+    let path = "jsonpath={range .items[*]}{.metadata.annotations.tombolo\\.dev/entrance-of}=\
+                {.spec.internalTrafficPolicy}/{.spec.trafficDistribution} {end}";
+    let derived = from.run(&["get", "services", "-n", "tombolo-system", "-o", path])?;
+    ensure!(derived.split(' ').any(|one| one == "shop/kept=Cluster/"), "the derived Services: {derived}");
+    Ok(())
+}
+
 /// A client meets the same pod again and again, another one when that is gone, and exporters that disagree are told.
 pub(super) fn kept(from: Kubectl<'_>, it: Kubectl<'_>) -> Result<String> {
-    let keeps = "sessionAffinity: ClientIP\n  sessionAffinityConfig: {clientIP: {timeoutSeconds: 600}}";
     let pods: String = (1..=PODS).map(pod).collect();
-    it.apply(&format!("{pods}{}", service(keeps)))?;
-    let path = "jsonpath={.spec.sessionAffinity} {.spec.sessionAffinityConfig.clientIP.timeoutSeconds}";
-    let told = || from.run(&["get", "serviceimport", "kept", "-n", "shop", "-o", path]);
-    until(SOON, told, |answer| answer == "ClientIP 600").context("the ServiceImport does not say it")?;
+    it.apply(&format!("{pods}{}", service(SAID[0])))?;
+    told(&[from, it], SAID[1])?;
     let ready =
         || it.run(&["get", "serviceexport", "kept", "-n", "shop", "-o", "jsonpath={.status.conditions}"]);
-    until(SOON, ready, |answer| answer.contains("Exported") && !answer.contains("NotCarried"))?;
+    until(SOON, ready, |answer| answer.contains("Exported") && !answer.contains("sessionAffinity"))?;
+    not_followed(from, it)?;
 
     // One that comes later takes its share of the clients.
     let known = || {
@@ -65,15 +105,16 @@ pub(super) fn kept(from: Kubectl<'_>, it: Kubectl<'_>) -> Result<String> {
     it.run(&["delete", "pod", &first, "-n", "shop", "--force", "--grace-period=0", "--wait=false"])?;
     let second = same_again(&ask, |answer| answer.starts_with("kept-") && answer != first)?;
 
-    from.apply(&service("sessionAffinity: None"))?;
+    from.apply(&service(SAID_LATER[0]))?;
     for one in [from, it] {
         let path = "jsonpath={range .status.conditions[?(@.type==\"Conflict\")]}{.status}/{.reason}{end}";
         let conflict = || one.run(&["get", "serviceexport", "kept", "-n", "shop", "-o", path]);
-        until(SOON, conflict, |answer| answer == "True/SessionAffinityConflict").context("nobody is told")?;
+        until(SOON, conflict, |answer| answer == CONFLICT).context("nobody is told")?;
     }
-    ensure!(told()? == "ClientIP 600", "the younger export has changed it");
-    from.run(&["delete", "service/kept", "serviceexport/kept", "-n", "shop"])?;
+    told(&[from, it], SAID[1]).context("the younger export has changed it")?;
     it.run(&["delete", "service/kept", "serviceexport/kept", "-n", "shop"])?;
+    told(&[from, it], SAID_LATER[1]).context("the oldest one's outlives it")?;
+    from.run(&["delete", "service/kept", "serviceexport/kept", "-n", "shop"])?;
     it.run(&["delete", "pods", "-l", "app=kept", "-n", "shop", "--wait=false"])?;
     Ok(format!(
         "{AGAIN} of {AGAIN} by {first}; that one killed, {AGAIN} of {AGAIN} by {second}; conflicts told"
