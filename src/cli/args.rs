@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use super::k8s::args::K8sVerb;
 use crate::{
-    config::value::parse_duration,
+    config::{SessionAffinity, value::parse_duration},
     model::ids::{ClusterId, Locality, TrustDomain},
 };
 
@@ -151,6 +151,9 @@ pub struct RunArgs {
     /// Mark the services of --export: their requests may be sent twice
     #[arg(long, requires = "export")]
     pub idempotent: bool,
+    /// What keeps a client of the services of --export with an endpoint
+    #[arg(long, requires = "export", value_enum, default_value_t, value_name = "WHAT")]
+    pub session_affinity: AffinityArg,
     /// Join with the token in FILE, or on standard input, once ready
     #[arg(long, value_name = "-|FILE")]
     pub join: Option<String>,
@@ -307,6 +310,15 @@ pub enum AffinityArg {
     None,
     /// Its address.
     ClientIp,
+}
+
+impl From<AffinityArg> for SessionAffinity {
+    fn from(arg: AffinityArg) -> Self {
+        match arg {
+            AffinityArg::None => Self::None,
+            AffinityArg::ClientIp => Self::ClientIp,
+        }
+    }
 }
 
 /// `tombolo unexport`.

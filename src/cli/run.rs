@@ -115,7 +115,7 @@ fn host_name() -> String {
 }
 
 /// The config file, the environment and the flags as one.
-fn read_config(args: &RunArgs) -> Result<Config, Problem> {
+pub(super) fn read_config(args: &RunArgs) -> Result<Config, Problem> {
     let overrides = Overrides {
         cluster: args.cluster.as_ref().map(ToString::to_string),
         locality: args.locality.as_ref().map(ToString::to_string),
@@ -127,7 +127,11 @@ fn read_config(args: &RunArgs) -> Result<Config, Problem> {
     };
     let mut config = config::load(args.config.as_deref(), &overrides)?;
     for text in &args.export {
-        let flags = ExportFlags { idempotent: args.idempotent, ..ExportFlags::default() };
+        let flags = ExportFlags {
+            idempotent: args.idempotent,
+            session_affinity: args.session_affinity.into(),
+            ..ExportFlags::default()
+        };
         let spec = ExportSpec::from_flag(text, &flags, &config.names.zone)?;
         let name = spec.service_name();
         if let Some(place) = config.place_of_export(&name) {

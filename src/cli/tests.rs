@@ -345,6 +345,22 @@ fn wrong_usage_has_a_code_and_a_next_step() {
 }
 
 #[test]
+fn what_is_said_beside_the_exports_of_a_run_holds_for_all_of_them() {
+    let exports = |flags: &str| {
+        let line = format!("tombolo run --export web.demo=127.0.0.1:80 --export api=127.0.0.1:81 {flags}");
+        let cli = Cli::try_parse_from(line.split_whitespace()).expect("parsed");
+        let Verb::Run(args) = cli.verb else { panic!("another verb") };
+        let said = |spec: &crate::config::ExportSpec| (spec.idempotent, spec.session_affinity.client_ip());
+        run::read_config(&args).expect("a config").exports.iter().map(said).collect::<Vec<_>>()
+    };
+    assert_eq!(exports(""), [(false, None); 2]);
+    let kept = Some(crate::model::catalog::ClientIp::default());
+    assert_eq!(exports("--session-affinity client-ip --idempotent"), [(true, kept); 2]);
+    let alone = misuse("tombolo run --session-affinity client-ip");
+    assert!(alone.contains("TMB-1004") && alone.contains("--export"), "{alone}");
+}
+
+#[test]
 fn an_export_is_checked_before_a_gateway_is_asked() {
     let args = |export: &str| args::ExportArgs {
         export: export.to_owned(),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::{
-    args::{AffinityArg, ExportArgs, SharedArgs, TokenVerb, UnexportArgs},
+    args::{ExportArgs, SharedArgs, TokenVerb, UnexportArgs},
     client::{Client, REQUEST_TIMEOUT, encoded},
     output::{Printer, not_understood},
     render,
@@ -16,7 +16,7 @@ use crate::{
         schema,
     },
     clock::Clock,
-    config::{ExportFlags, ExportSpec, SessionAffinity},
+    config::{ExportFlags, ExportSpec},
     model::{
         code::{Code, Problem},
         ids::{ClusterId, ServiceName},
@@ -138,13 +138,6 @@ pub(super) async fn export(args: &ExportArgs, shared: &SharedArgs, printer: Prin
     done(&body, printer)
 }
 
-fn affinity(args: &ExportArgs) -> SessionAffinity {
-    match args.session_affinity {
-        AffinityArg::None => SessionAffinity::None,
-        AffinityArg::ClientIp => SessionAffinity::ClientIp,
-    }
-}
-
 /// What `tombolo export` asks for.
 pub(super) fn export_wish(args: &ExportArgs) -> Result<ExportWish, Problem> {
     let flags = ExportFlags {
@@ -152,7 +145,7 @@ pub(super) fn export_wish(args: &ExportArgs) -> Result<ExportWish, Problem> {
         port_name: args.port_name.clone(),
         udp: args.udp,
         idempotent: args.idempotent,
-        session_affinity: affinity(args),
+        session_affinity: args.session_affinity.into(),
     };
     let spec = ExportSpec::from_flag(&args.export, &flags, SPOKEN_ZONE)?;
     Ok(ExportWish {
@@ -162,7 +155,7 @@ pub(super) fn export_wish(args: &ExportArgs) -> Result<ExportWish, Problem> {
         port_name: args.port_name.clone(),
         udp: args.udp,
         idempotent: args.idempotent,
-        session_affinity: affinity(args),
+        session_affinity: args.session_affinity.into(),
     })
 }
 
