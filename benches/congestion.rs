@@ -19,6 +19,9 @@ use bottleneck::{Change, Flow, LOOK, Noise, Road, Scene, Seen, Tls, play};
 /// Round trip and rate of the path, as the bars have them.
 const RTT: Duration = Duration::from_millis(40);
 const RATE: f64 = 200e6;
+/// Bytes of a small answer, and of a transfer.
+const ANSWER: usize = 1_024;
+const TRANSFER: usize = 1_000_000;
 /// The windows of streams: never what limits.
 const WINDOW: u64 = 8 << 20;
 
@@ -63,6 +66,17 @@ impl Row {
 }
 
 const ANY: f64 = f64::INFINITY;
+/// Hosts that do other work too, and hosts that get a processor now and then.
+const BUSY: Noise = Noise {
+    late: Duration::from_millis(3),
+    every: Duration::from_millis(100),
+    lasts: Duration::from_millis(8),
+};
+const STARVED: Noise = Noise {
+    late: Duration::from_millis(8),
+    every: Duration::from_millis(150),
+    lasts: Duration::from_millis(30),
+};
 
 fn main() {
     let wanted = Wanted::parse();
@@ -72,6 +86,7 @@ fn main() {
     let range = Range { tls: Tls::new(), origin: Instant::now() };
     let mut rows = range.beside_bulk();
     rows.extend(range.late_hosts());
+    rows.extend(range.late_transfers());
     rows.extend(range.coexistence());
     rows.extend(range.drops());
     rows.extend(range.changes());
@@ -101,7 +116,8 @@ fn road(products: f64, loss: f64) -> Road {
 
 fn bulk(congestion: CongestionControl, from: u64) -> Flow {
     let bulk = Some(Duration::ZERO);
-    Flow { controller: controllers(congestion), window: WINDOW, from: seconds(from), bulk, requests: 0 }
+    let controller = controllers(congestion);
+    Flow { controller, window: WINDOW, from: seconds(from), bulk, requests: 0, answer: ANSWER }
 }
 
 fn scene(road: Road, flows: Vec<Flow>, lasts: u64) -> Scene {
@@ -200,15 +216,12 @@ impl Range {
 
     /// The same between hosts that wait for a processor, and 500 requests a second alone.
     fn late_hosts(&self) -> Vec<Row> {
-        let millis = Duration::from_millis;
-        let busy = Noise { late: millis(3), every: millis(100), lasts: millis(8) };
-        let starved = Noise { late: millis(8), every: millis(150), lasts: millis(30) };
         let named = [
-            (busy, 0.0, "p99 alone, busy hosts, ms", "bulk, busy hosts, Mbit/s"),
-            (busy, 0.01, "p99 alone, busy hosts, 1 % loss, ms", "bulk, busy hosts, 1 % loss, Mbit/s"),
-            (starved, 0.0, "p99 alone, starved hosts, ms", "bulk, starved hosts, Mbit/s"),
+            (BUSY, 0.0, "p99 alone, busy hosts, ms", "bulk, busy hosts, Mbit/s"),
+            (BUSY, 0.01, "p99 alone, busy hosts, 1 % loss, ms", "bulk, busy hosts, 1 % loss, Mbit/s"),
+            (STARVED, 0.0, "p99 alone, starved hosts, ms", "bulk, starved hosts, Mbit/s"),
             (
-                starved,
+                STARVED,
                 0.01,
                 "p99 alone, starved hosts, 1 % loss, ms",
                 "bulk, starved hosts, 1 % loss, Mbit/s",
@@ -228,6 +241,24 @@ impl Range {
             rows.push(Row { figure: carried, cubic, delay, good: None, goal: None });
         }
         rows
+    }
+
+    /// Transfers that take two thirds of a slower path, between hosts that wait for a processor.
+    fn late_transfers(&self) -> Vec<Row> {
+        let named = [
+            (Noise::default(), "transfers of 1 MB over 50 Mbit/s, median, ms"),
+            (BUSY, "the same between busy hosts, ms"),
+            (STARVED, "the same between starved hosts, ms"),
+        ];
+        let row = |(noise, figure)| {
+            let seen = self.both(|congestion| {
+                let flow = Flow { requests: 4, bulk: None, answer: TRANSFER, ..bulk(congestion, 0) };
+                Scene { noise, ..scene(Road { rate: RATE / 4.0, ..road(0.6, 0.0) }, vec![flow], 12) }
+            });
+            let [cubic, delay] = seen.map(|seen| quantiles(&seen).0);
+            Row { figure, cubic, delay, good: None, goal: None }
+        };
+        named.map(row).into()
     }
 
     /// Beside one flow of CUBIC, and two of a kind.

@@ -40,6 +40,8 @@ pub(crate) struct Flow {
     pub(crate) bulk: Option<Duration>,
     /// Requests per second.
     pub(crate) requests: u32,
+    /// Bytes of an answer.
+    pub(crate) answer: usize,
 }
 
 /// What changes on the way.
@@ -58,7 +60,7 @@ pub(crate) struct Scene {
     pub(crate) flows: Vec<Flow>,
     pub(crate) changes: Vec<(Duration, Change)>,
     pub(crate) lasts: Duration,
-    /// How late a host looks at its socket; it then takes all there is.
+    /// How late a host looks at its socket and its timers; it then takes all there is.
     pub(crate) noise: Noise,
     pub(crate) seed: u64,
 }
@@ -149,8 +151,8 @@ pub(crate) fn play(scene: &Scene, tls: &Tls, origin: Instant) -> Seen {
         let seed = (scene.seed as u8).wrapping_add(number as u8 * 2);
         let sends = Endpoint::new(tls::endpoint(seed), Some(server), true, None);
         let asks = Endpoint::new(tls::endpoint(seed + 1), None, true, None);
-        network.parties.push(Party::new(sends, address(1), number * 2 + 1));
-        network.parties.push(Party::new(asks, address(2), number * 2));
+        network.parties.push(Party::new(sends, address(1), number * 2 + 1, flow.answer));
+        network.parties.push(Party::new(asks, address(2), number * 2, flow.answer));
         network.at(flow.from, Happening::Dials(number));
     }
     for (at, change) in &scene.changes {
@@ -282,7 +284,8 @@ impl Network<'_> {
                 let wanted = timer.saturating_duration_since(self.origin);
                 let ticks = wanted.as_nanos().div_ceil(TICK.as_nanos());
                 let fires = Duration::from_nanos((ticks * TICK.as_nanos()) as u64).max(self.now);
-                self.at(fires, Happening::Timer(party, set));
+                let noticed = self.ways[party % 2].noticed(fires, self.scene.noise);
+                self.at(noticed, Happening::Timer(party, set));
             }
         }
     }

@@ -14,9 +14,8 @@ use quinn_proto::{
 
 /// Datagrams that leave in one call, as quinn sends them.
 const BATCH: usize = 10;
-/// Bytes of a request, and of its answer.
+/// Bytes of a request.
 pub(crate) const REQUEST: usize = 64;
-pub(crate) const ANSWER: usize = 1024;
 /// Streams that ask.
 const ASKING: u64 = 50;
 /// Bytes after which a stream ranks below young ones, as in the product.
@@ -49,6 +48,8 @@ pub(crate) struct Party {
     pub(crate) answered: Vec<(Instant, Duration)>,
     /// Why the connection ended, if it did.
     pub(crate) ended: Option<ConnectionError>,
+    /// Bytes of an answer.
+    answer: usize,
     asked: Vec<(VecDeque<Instant>, usize)>,
     served: Vec<Served>,
     ready: bool,
@@ -59,7 +60,7 @@ fn stream(index: u64) -> StreamId {
 }
 
 impl Party {
-    pub(crate) fn new(endpoint: Endpoint, address: SocketAddr, peer: usize) -> Self {
+    pub(crate) fn new(endpoint: Endpoint, address: SocketAddr, peer: usize, answer: usize) -> Self {
         Self {
             endpoint,
             connection: None,
@@ -70,6 +71,7 @@ impl Party {
             received: 0,
             answered: Vec::new(),
             ended: None,
+            answer,
             asked: vec![(VecDeque::new(), 0); ASKING as usize + 1],
             served: vec![Served::default(); ASKING as usize + 1],
             ready: false,
@@ -181,8 +183,8 @@ impl Party {
         }
         let (asked, arrived) = &mut self.asked[index as usize];
         *arrived += read;
-        while *arrived >= ANSWER {
-            *arrived -= ANSWER;
+        while *arrived >= self.answer {
+            *arrived -= self.answer;
             if let Some(since) = asked.pop_front() {
                 self.answered.push((since, now - since));
             }
@@ -195,7 +197,7 @@ impl Party {
         if index == 0 {
             served.owed = if served.asked > 0 { u64::MAX } else { 0 };
         } else {
-            served.owed += ((served.asked / REQUEST) * ANSWER) as u64;
+            served.owed += ((served.asked / REQUEST) * self.answer) as u64;
             served.asked %= REQUEST;
         }
         if served.owed > 0 && !served.begun {

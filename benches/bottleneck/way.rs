@@ -131,6 +131,16 @@ impl Way {
         self.awake
     }
 
+    /// When the host that sends here notices that its timer fired at `fires`.
+    pub(crate) fn noticed(&mut self, fires: Duration, noise: Noise) -> Duration {
+        if noise.late.is_zero() && noise.every.is_zero() {
+            return fires;
+        }
+        let fires = fires + noise.late.mul_f64(self.draw());
+        let share = noise.lasts.as_secs_f64() / (noise.every + noise.lasts).as_secs_f64();
+        if self.draw() < share { fires + self.around(noise.lasts) } else { fires }
+    }
+
     /// A time that is `mean` on average, as if it had no memory.
     fn around(&mut self, mean: Duration) -> Duration {
         mean.mul_f64(-(1.0 - self.draw()).ln())
