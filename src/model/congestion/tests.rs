@@ -15,12 +15,14 @@ struct Path {
     control: Congestion,
     /// When the next round begins to send.
     now: Instant,
+    /// Whether the sender has more than it gets to send.
+    waiting: bool,
 }
 
 impl Path {
     fn new() -> Self {
         let now = start();
-        Self { control: Congestion::new(now, MTU), now }
+        Self { control: Congestion::new(now, MTU), now, waiting: false }
     }
 
     /// Sends a share of the window and hears of it after `rtt`; `lost` of every hundred packets are lost.
@@ -38,7 +40,7 @@ impl Path {
                 self.control.on_loss(arrived, sent, u64::from(MTU), false);
             } else {
                 self.control.on_ack(arrived, sent, u64::from(MTU), rtt);
-                self.control.on_acks_end(arrived, left, false);
+                self.control.on_acks_end(arrived, left, self.waiting);
             }
         }
         self.now += rtt;
@@ -100,6 +102,19 @@ fn what_trickles_between_late_hosts_keeps_its_window() {
         path.round(base + Duration::from_millis(number * 7 % 11), 1.0, 0);
     }
     assert!(path.control.window() >= before / 2, "{} of {before}", path.control.window());
+}
+
+#[test]
+fn a_window_grows_for_a_sender_that_is_too_late_to_use_it() {
+    let grown = |waiting| {
+        let mut path = Path { waiting, ..Path::new() };
+        for _ in 0..10 {
+            path.round(Duration::from_millis(40), 0.3, 0);
+        }
+        path.control.window()
+    };
+    assert_eq!(grown(false), u64::from(MTU) * 10, "it has no more to send");
+    assert!(grown(true) > u64::from(MTU) * 20);
 }
 
 #[test]
