@@ -117,6 +117,9 @@ pub(super) fn scrape(parts: &Parts, into: &Scrape<'_>) {
     for (proxied, total) in parts.ledger.counts() {
         into.connections(&proxied.service, proxied.cluster.as_ref(), proxied.result, total);
     }
+    for (peer, waits) in parts.ledger.waits() {
+        into.opens_waited(&peer, waits);
+    }
     for (service, refused) in parts.ledger.retries_refused() {
         into.retries_refused(&service, refused.times);
     }

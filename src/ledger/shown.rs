@@ -67,6 +67,7 @@ pub struct Proxied {
 pub(super) struct Shown {
     sessions: BTreeMap<ClusterId, SessionRow>,
     proxied: BTreeMap<Proxied, u64>,
+    waits: BTreeMap<ClusterId, u64>,
     noted: VecDeque<Noted>,
     next: u64,
 }
@@ -96,6 +97,17 @@ impl Ledger {
     #[must_use]
     pub fn counts(&self) -> BTreeMap<Proxied, u64> {
         lock(&self.0.shown).proxied.clone()
+    }
+
+    /// Counts a connection that waited until the peer would take it.
+    pub fn count_wait(&self, peer: &ClusterId) {
+        *lock(&self.0.shown).waits.entry(peer.clone()).or_default() += 1;
+    }
+
+    /// Connections so far that waited until a peer would take them.
+    #[must_use]
+    pub fn waits(&self) -> BTreeMap<ClusterId, u64> {
+        lock(&self.0.shown).waits.clone()
     }
 
     /// Remembers something for people; the oldest gives way.

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 
 use super::{
     codes::Close,
+    opens::OpenTurns,
     stream::{Kind, Reader, StreamError, Writer},
     windows,
 };
@@ -81,6 +82,8 @@ pub struct Lane {
     pub(super) figures: watch::Sender<LaneFigures>,
     pub(super) streams: watch::Sender<usize>,
     pub(super) opened: AtomicUsize,
+    /// When connections of clients may be opened, as the other side takes them.
+    turns: OpenTurns,
     /// Bytes that the other side may have on their way, and those that have come until the last look.
     pub(super) window: AtomicU64,
     pub(super) received: AtomicU64,
@@ -141,6 +144,7 @@ impl Lane {
             figures: watch::Sender::new(figures),
             streams: watch::Sender::new(0),
             opened: AtomicUsize::new(0),
+            turns: OpenTurns::new(now),
             window: AtomicU64::new(0),
             received: AtomicU64::new(0),
             unread: AtomicUsize::new(0),
@@ -336,6 +340,23 @@ impl Lane {
     /// Keeps a newer chain, after re-authentication was verified.
     pub fn renew_chain(&self, chain: Vec<CertificateDer<'static>>) {
         self.chain.store(Arc::new(chain));
+    }
+
+    /// Takes over how many new streams a second the other side says it takes; 0 if it does not say.
+    pub fn agree_pace(&self, streams_per_second: u32) {
+        self.turns.agree(streams_per_second);
+    }
+
+    /// Takes a turn to open a stream for a new client: how long to wait for it.
+    #[must_use]
+    pub fn take_turn(&self, now: Instant) -> Duration {
+        self.turns.take(now)
+    }
+
+    /// Whether turns have been waited for longer than a burst lasts, and still are: time to ask somebody else.
+    #[must_use]
+    pub fn is_crowded(&self, now: Instant) -> bool {
+        self.turns.are_crowded(now)
     }
 
     /// Opens a stream of `kind`. Nothing is sent yet: the caller writes [`Kind::number`] with its first bytes,

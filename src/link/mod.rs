@@ -309,6 +309,12 @@ impl Links {
         self.endpoints(0)?.listen.local_addr().ok()
     }
 
+    /// What the links may take, as configured.
+    #[must_use]
+    pub fn limits(&self) -> &LinkLimits {
+        &self.0.limits
+    }
+
     /// Which lanes exist.
     #[must_use]
     pub fn registry(&self) -> &Registry {

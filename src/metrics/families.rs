@@ -84,6 +84,7 @@ families! {
     CATALOG_AGE = Gauge "catalog_age_seconds" ["peer"] "How old what is held of the peer may be; 0 while its session makes progress";
     CERT_EXPIRY = Gauge "cert_expiry_seconds" ["kind", "cluster"] "Time left until the certificate ends: kind svid or root; 0 when it has ended";
     CONNECTIONS = Counter "connections" ["service", "dst_cluster", "result"] "Connections of clients, by the cluster that served them, if any, and by result";
+    OPENS_WAITED = Counter "opens_waited" ["peer"] "Connections of clients that waited at this gateway for a turn, because the peer takes no more new ones a second";
     RETRIES_REFUSED = Counter "retries_refused" ["service"] "Times that the retry budget kept bytes from being sent again, at this gateway";
     DNS_QUERIES = Counter "dns_queries" ["type", "rcode"] "DNS questions answered";
     DNS_DURATION = Histogram "dns_duration_seconds" [] "Time from a decoded DNS question to its answer, without the network";

@@ -102,6 +102,7 @@ struct Gauges {
 #[derive(Debug)]
 struct Counters {
     connections: Family<labels::Connection, Counter>,
+    opens_waited: Family<labels::Peer, Counter>,
     retries_refused: Family<labels::Service, Counter>,
     dns_queries: Family<labels::Query, Counter>,
     dns_duration: Histogram,
@@ -111,6 +112,7 @@ impl Default for Counters {
     fn default() -> Self {
         Self {
             connections: Family::default(),
+            opens_waited: Family::default(),
             retries_refused: Family::default(),
             dns_queries: Family::default(),
             // 10 us to 0.16 s: an answer is a few map look-ups.
@@ -144,6 +146,7 @@ impl Metrics {
         family::CATALOG_AGE.register(&mut registry, gauges.catalog_age.clone());
         family::CERT_EXPIRY.register(&mut registry, gauges.cert_expiry.clone());
         family::CONNECTIONS.register(&mut registry, counters.connections.clone());
+        family::OPENS_WAITED.register(&mut registry, counters.opens_waited.clone());
         family::RETRIES_REFUSED.register(&mut registry, counters.retries_refused.clone());
         family::DNS_QUERIES.register(&mut registry, counters.dns_queries.clone());
         family::DNS_DURATION.register(&mut registry, counters.dns_duration.clone());
@@ -170,6 +173,7 @@ impl Metrics {
         let _whole = gauges.scrape.lock().unwrap_or_else(PoisonError::into_inner);
         gauges.clear();
         self.0.counters.connections.clear();
+        self.0.counters.opens_waited.clear();
         self.0.counters.retries_refused.clear();
         refresh(&Scrape { metrics: self });
         let mut text = String::new();
@@ -253,6 +257,12 @@ impl Scrape<'_> {
         let dst_cluster = to.map_or_else(String::new, ToString::to_string);
         let label = labels::Connection { service: self.metrics.service(service), dst_cluster, result };
         self.metrics.0.counters.connections.get_or_create(&label).inc_by(total);
+    }
+
+    /// How many connections have waited so far until `peer` would take them; likewise only told here.
+    pub fn opens_waited(&self, peer: &ClusterId, total: u64) {
+        let label = labels::Peer { peer: peer.to_string() };
+        self.metrics.0.counters.opens_waited.get_or_create(&label).inc_by(total);
     }
 
     /// How often the retry budget of `service` has refused so far; likewise only told here.

@@ -36,6 +36,7 @@ fn scraped() -> String {
         scrape.peer(&cluster("west"), &figures);
         scrape.connections(&service("shop/web"), Some(&cluster("west")), "served", 7);
         scrape.connections(&service("shop/web"), None, "no_candidate", 1);
+        scrape.opens_waited(&cluster("west"), 4);
         scrape.retries_refused(&service("shop/web"), 3);
         scrape.certificate(Certificate::Svid, &cluster("east"), Duration::from_secs(5));
     })

@@ -122,6 +122,7 @@ async fn hear_hello(lane: &Lane, inbound: &mut Streaming<v1::Ctl>) -> Result<Gre
         let (oldest, newest) = greeting.versions;
         return Err(protocol(format!("it speaks versions {oldest} to {newest}, we speak {PROTO_VERSION}")));
     }
+    lane.agree_pace(greeting.opens_per_second);
     Ok(greeting)
 }
 
@@ -152,6 +153,7 @@ impl Inner {
             generation: state.peers.get(&lane.key().cluster).map_or(0, |peer| peer.generation),
             locality: state.me.locality.clone(),
             endpoints: self.ours.endpoints.clone(),
+            opens_per_second: self.links.limits().opens_per_second,
         }
     }
 }

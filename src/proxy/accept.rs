@@ -1,17 +1,19 @@
 //! Takes the connections of one listening socket, on its shard.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::oneshot, task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    inbound::Site,
     outbound::{Chosen, Outbound, Visitor},
     route::Route,
     tcp::Tcp,
 };
 use crate::{
     ledger::Proxied,
+    link::Lane,
     model::{code::Code, limits::ACCEPT_PAUSE},
     net::TcpListen,
 };
@@ -62,8 +64,13 @@ impl Door {
                 target: candidate.target.clone(),
                 on_probation: candidate.on_probation(),
             });
-            let chosen = chosen.collect();
-            let shard = outbound.home(&chosen).unwrap_or(self.shard);
+            let mut chosen = chosen.collect();
+            outbound.pass_crowded(&mut chosen, site.clock.now());
+            let lane = outbound.lane(&chosen);
+            if let Some(lane) = &lane {
+                wait_for_turn(site, lane).await;
+            }
+            let shard = lane.map_or(self.shard, |lane| lane.shard());
             let visitor = Visitor {
                 tcp: stream,
                 from: from.ip(),
@@ -80,5 +87,15 @@ impl Door {
         }
         drop(self.listener);
         drop(self.closed);
+    }
+}
+
+/// Waits as long as the peer takes no more new clients. Those who come meanwhile wait in the listener's queue, and
+/// since a door takes one turn at a time, a flood at one service costs the others a turn each.
+async fn wait_for_turn(site: &Site, lane: &Lane) {
+    let wait = lane.take_turn(site.clock.now());
+    if wait > Duration::ZERO {
+        site.ledger.count_wait(&lane.key().cluster);
+        sleep(wait).await;
     }
 }

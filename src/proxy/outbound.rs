@@ -1,6 +1,6 @@
 //! Connections of clients: who is calling, first bytes, an open way, then bytes.
 
-use std::{collections::VecDeque, net::IpAddr, pin::pin, sync::Arc};
+use std::{collections::VecDeque, net::IpAddr, pin::pin, sync::Arc, time::Instant};
 
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     ledger::{InFlight, Proxied},
+    link::Lane,
     model::{
         code::Code,
         failover::Target,
@@ -43,7 +44,7 @@ pub(super) struct Visitor {
     pub(super) from: IpAddr,
     /// What it is known by, where clients are kept; else empty.
     pub(super) key: Vec<u8>,
-    /// Where it is carried, see [`Outbound::home`].
+    /// Where it is carried, see [`Outbound::lane`].
     pub(super) shard: usize,
     pub(super) route: Arc<Route>,
     pub(super) planned: Arc<Planned>,
@@ -58,12 +59,31 @@ pub(super) struct Chosen {
 }
 
 impl Outbound {
-    /// The shard that a connection with these candidates belongs on: that of the lane it will most likely
-    /// take, so that no part of opening or carrying it crosses threads. None says nothing against where it is.
-    pub(super) fn home(&self, chosen: &VecDeque<Chosen>) -> Option<usize> {
-        match &chosen.front()?.target {
+    /// The lane that a connection with these candidates will most likely take. It belongs on the lane's shard, so
+    /// that no part of opening or carrying it crosses threads; without a lane nothing is against where it is.
+    pub(super) fn lane(&self, chosen: &VecDeque<Chosen>) -> Option<Arc<Lane>> {
+        self.best_lane(&chosen.front()?.target)
+    }
+
+    fn best_lane(&self, target: &Target) -> Option<Arc<Lane>> {
+        match target {
             Target::Local => None,
-            Target::Peer(cluster) => Some(self.planner.links.registry().best(cluster)?.shard()),
+            Target::Peer(cluster) => self.planner.links.registry().best(cluster),
+        }
+    }
+
+    /// Lets the next candidate that takes new clients go first, when the first one has taken no more for long.
+    pub(super) fn pass_crowded(&self, chosen: &mut VecDeque<Chosen>, now: Instant) {
+        let crowded = |lane: Option<Arc<Lane>>| lane.is_some_and(|lane| lane.is_crowded(now));
+        if !crowded(self.lane(chosen)) {
+            return;
+        }
+        let takes = |candidate: &Chosen| match self.best_lane(&candidate.target) {
+            Some(lane) => !lane.is_crowded(now),
+            None => candidate.target == Target::Local,
+        };
+        if let Some(next) = chosen.iter().position(takes).and_then(|at| chosen.remove(at)) {
+            chosen.push_front(next);
         }
     }
 

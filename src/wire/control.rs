@@ -33,6 +33,8 @@ pub struct Greeting {
     pub locality: Locality,
     /// Where it can be dialled.
     pub endpoints: Vec<String>,
+    /// New streams it takes on this lane in a second; 0 if it does not say.
+    pub opens_per_second: u32,
 }
 
 impl Greeting {
@@ -59,6 +61,7 @@ impl Greeting {
             generation: self.generation,
             locality: Some(row::locality_proto(&self.locality)),
             endpoints: self.endpoints.clone(),
+            opens_per_second: self.opens_per_second,
         }
     }
 }
@@ -78,6 +81,7 @@ pub fn hello(hello: v1::Hello) -> Result<Greeting, WireError> {
         generation: hello.generation,
         locality: row::locality(hello.locality)?,
         endpoints: endpoints(hello.endpoints)?,
+        opens_per_second: hello.opens_per_second,
     })
 }
 

@@ -11,6 +11,7 @@
 mod config;
 mod dns;
 mod exports;
+mod flood;
 mod gateway;
 mod kills;
 mod names;

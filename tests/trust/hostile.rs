@@ -70,6 +70,7 @@ impl Hostile {
             instance: vec![7; 16],
             shards: 1,
             lanes_wanted: 1,
+            opens_per_second: 0,
             generation,
             locality: Some(v1::Locality::default()),
             ..v1::Hello::default()

@@ -96,6 +96,14 @@ pub const GRPC_MESSAGE_BYTES_MAX: usize = 512 * 1024;
 pub const BIDI_STREAMS_MAX: u32 = 16_384;
 /// Streams a peer may open in one second.
 pub const OPENS_PER_SECOND_MAX: u32 = 2_000;
+/// What a peer may open at once, as the time it would take at that pace.
+pub const OPENS_BURST: Duration = Duration::from_secs(1);
+/// The same on the side that opens, for new clients. Far less than what the peer takes at once: what opens without
+/// a turn has room in between, and a flood has no more than this to hurt others with before it is paced.
+pub const OPEN_TURNS_BURST: Duration = Duration::from_millis(125);
+/// A new client waits no longer than this for its turn, and is then opened in any case: the peer may refuse it, and
+/// the next candidate take it.
+pub const OPEN_TURN_WAIT_MAX: Duration = Duration::from_millis(250);
 /// Time for a stream's header to arrive.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time for a QUIC handshake.
