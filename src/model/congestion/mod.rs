@@ -252,6 +252,8 @@ impl Congestion {
             Mode::Delay if self.lull.is_none() => self.brake(),
             _ => {}
         }
+        // What follows judges how much of the window was used, which is never less than its floor.
+        self.window = self.within(self.window);
         if let Some(closed) = self.round.close(now, self.in_flight) {
             self.on_round(now, closed);
             self.window = self.within(self.window);

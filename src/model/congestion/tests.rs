@@ -118,6 +118,16 @@ fn a_window_grows_for_a_sender_that_is_too_late_to_use_it() {
 }
 
 #[test]
+fn half_a_window_at_its_floor_is_not_all_of_it() {
+    let (mut path, share) = (Path::new(), 0.52);
+    path.rounds(3, 25e6, Duration::from_millis(40));
+    for rtt in [40, 40, 5, 15, 103, 26, 72, 57, 49, 45, 43] {
+        path.round(Duration::from_millis(rtt), share, 0);
+    }
+    assert_eq!(path.control.window(), 4 * u64::from(MTU));
+}
+
+#[test]
 fn heavy_losses_shrink_it() {
     let mut path = Path::new();
     let base = Duration::from_millis(40);
