@@ -175,11 +175,12 @@ mod tests {
         let (turns, mut pace) = (OpenTurns::new(begun), OpenPace::new(rate, begun));
         turns.agree(rate);
         let (mut now, mut refused) = (begun, 0);
-        for number in 0..20_000_u32 {
+        for _ in 0..20_000 {
             now += turns.take(now);
-            // The path holds some of it back for 300 ms, and then lets it go at once.
-            let late = if number % 1_000 < 600 { 600 * MS / 1_000 * (600 - number % 1_000) / 2 } else { MS };
-            refused += usize::from(!pace.admits(now + late));
+            // Of every half second the path holds back what comes in the first 300 ms, and then lets it go at once.
+            let into = (now - begun).as_nanos() % (500 * MS).as_nanos();
+            let held = nanos(300 * MS).saturating_sub(u64::try_from(into).expect("half a second"));
+            refused += usize::from(!pace.admits(now + Duration::from_nanos(held)));
         }
         assert_eq!(refused, 0);
         assert!(now - begun > Duration::from_millis(9_800), "{:?}", now - begun);

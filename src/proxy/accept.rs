@@ -1,6 +1,9 @@
 //! Takes the connections of one listening socket, on its shard.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::oneshot, task::yield_now, time::sleep};
 use tokio_util::sync::CancellationToken;
@@ -65,10 +68,10 @@ impl Door {
                 on_probation: candidate.on_probation(),
             });
             let mut chosen = chosen.collect();
-            outbound.pass_crowded(&mut chosen, site.clock.now());
-            let lane = outbound.lane(&chosen);
+            let now = site.clock.now();
+            let lane = outbound.lane(&mut chosen, now);
             if let Some(lane) = &lane {
-                wait_for_turn(site, lane).await;
+                wait_for_turn(site, lane, now).await;
             }
             let shard = lane.map_or(self.shard, |lane| lane.shard());
             let visitor = Visitor {
@@ -92,8 +95,8 @@ impl Door {
 
 /// Waits as long as the peer takes no more new clients. Those who come meanwhile wait in the listener's queue, and
 /// since a door takes one turn at a time, a flood at one service costs the others a turn each.
-async fn wait_for_turn(site: &Site, lane: &Lane) {
-    let wait = lane.take_turn(site.clock.now());
+async fn wait_for_turn(site: &Site, lane: &Lane, now: Instant) {
+    let wait = lane.take_turn(now);
     if wait > Duration::ZERO {
         site.ledger.count_wait(&lane.key().cluster);
         sleep(wait).await;

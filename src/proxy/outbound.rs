@@ -60,30 +60,30 @@ pub(super) struct Chosen {
 
 impl Outbound {
     /// The lane that a connection with these candidates will most likely take. It belongs on the lane's shard, so
-    /// that no part of opening or carrying it crosses threads; without a lane nothing is against where it is.
-    pub(super) fn lane(&self, chosen: &VecDeque<Chosen>) -> Option<Arc<Lane>> {
-        self.best_lane(&chosen.front()?.target)
+    /// that no part of opening or carrying it crosses threads; without a lane nothing is against where it is. Where
+    /// new clients have waited for long, the next candidate that takes some goes first.
+    pub(super) fn lane(&self, chosen: &mut VecDeque<Chosen>, now: Instant) -> Option<Arc<Lane>> {
+        let first = self.best_lane(&chosen.front()?.target)?;
+        if !first.is_crowded(now) {
+            return Some(first);
+        }
+        for at in 1..chosen.len() {
+            let target = &chosen.get(at)?.target;
+            let lane = self.best_lane(target);
+            let takes = lane.as_ref().map_or(*target == Target::Local, |lane| !lane.is_crowded(now));
+            if takes {
+                let next = chosen.remove(at)?;
+                chosen.push_front(next);
+                return lane;
+            }
+        }
+        Some(first)
     }
 
     fn best_lane(&self, target: &Target) -> Option<Arc<Lane>> {
         match target {
             Target::Local => None,
             Target::Peer(cluster) => self.planner.links.registry().best(cluster),
-        }
-    }
-
-    /// Lets the next candidate that takes new clients go first, when the first one has taken no more for long.
-    pub(super) fn pass_crowded(&self, chosen: &mut VecDeque<Chosen>, now: Instant) {
-        let crowded = |lane: Option<Arc<Lane>>| lane.is_some_and(|lane| lane.is_crowded(now));
-        if !crowded(self.lane(chosen)) {
-            return;
-        }
-        let takes = |candidate: &Chosen| match self.best_lane(&candidate.target) {
-            Some(lane) => !lane.is_crowded(now),
-            None => candidate.target == Target::Local,
-        };
-        if let Some(next) = chosen.iter().position(takes).and_then(|at| chosen.remove(at)) {
-            chosen.push_front(next);
         }
     }
 
