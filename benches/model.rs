@@ -240,8 +240,8 @@ impl ZoneSource for Zone<'_> {
     fn virtual_ip(&self, key: &VipKey) -> Option<Ipv4Addr> {
         self.1.virtual_ips.get(key)
     }
-    fn bound_port(&self, _: Ipv4Addr, _: Protocol, port: u16) -> u16 {
-        port
+    fn bound_port(&self, _: Ipv4Addr, _: Protocol, port: u16) -> Option<u16> {
+        Some(port)
     }
 }
 

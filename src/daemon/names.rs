@@ -118,7 +118,11 @@ impl ZoneSource for ZoneView {
         self.state.address(key)
     }
 
-    fn bound_port(&self, ip: Ipv4Addr, protocol: Protocol, port: u16) -> u16 {
-        self.bindings.get(&(ip, protocol, port)).map_or(port, |binding| binding.bound_port)
+    fn bound_port(&self, ip: Ipv4Addr, protocol: Protocol, port: u16) -> Option<u16> {
+        // On Kubernetes a derived Service stands before the listener; only TCP is carried.
+        if self.state.entrances.is_some() || protocol != Protocol::Tcp {
+            return Some(port);
+        }
+        self.bindings.get(&(ip, protocol, port)).map(|binding| binding.bound_port)
     }
 }

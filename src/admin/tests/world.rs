@@ -88,8 +88,8 @@ impl ZoneSource for StateZone {
     fn virtual_ip(&self, key: &VipKey) -> Option<Ipv4Addr> {
         self.state.virtual_ips.get(key)
     }
-    fn bound_port(&self, _ip: Ipv4Addr, _protocol: Protocol, port: u16) -> u16 {
-        port
+    fn bound_port(&self, _ip: Ipv4Addr, _protocol: Protocol, port: u16) -> Option<u16> {
+        Some(port)
     }
 }
 

@@ -153,18 +153,17 @@ fn at_endpoint(
     kind: QueryType,
     view: &dyn ZoneSource,
 ) -> Found {
-    let ready = view
-        .import(&name)
-        .filter(|import| import.headless)
-        .and_then(|import| import.cluster(&cluster))
-        .and_then(|part| part.endpoint(&hostname))
-        .is_some_and(|endpoint| endpoint.ready);
+    let ready = view.import(&name).filter(|import| {
+        let part = import.cluster(&cluster).filter(|_| import.headless);
+        part.and_then(|part| part.endpoint(&hostname)).is_some_and(|endpoint| endpoint.ready)
+    });
     match (ready, kind) {
-        (false, _) => Found::Miss,
-        (true, QueryType::A) => view
+        (None, _) => Found::Miss,
+        (Some(import), QueryType::A) => view
             .virtual_ip(&VipKey::Endpoint(name, cluster, hostname))
+            .filter(|ip| is_served(import, *ip, view))
             .map_or(Found::NotYet, |ip| Found::Records(vec![Data::A(ip)])),
-        (true, _) => NO_DATA,
+        (Some(_), _) => NO_DATA,
     }
 }
 
@@ -178,7 +177,8 @@ struct Host<'a> {
 /// a miss (rule 22); any other service has its address whether or not somebody is ready.
 fn hosts<'a>(import: &'a Import, view: &dyn ZoneSource) -> Result<Vec<Host<'a>>, Found> {
     if !import.headless {
-        let ip = view.virtual_ip(&VipKey::Service(import.name.clone())).ok_or(Found::NotYet)?;
+        let ip = view.virtual_ip(&VipKey::Service(import.name.clone()));
+        let ip = ip.filter(|ip| is_served(import, *ip, view)).ok_or(Found::NotYet)?;
         return Ok(vec![Host { ip, endpoint: None }]);
     }
     let mut ready = import.ready_endpoints().peekable();
@@ -188,11 +188,18 @@ fn hosts<'a>(import: &'a Import, view: &dyn ZoneSource) -> Result<Vec<Host<'a>>,
     let hosts: Vec<_> = ready
         .filter_map(|(part, endpoint)| {
             let key = VipKey::Endpoint(import.name.clone(), part.cluster.clone(), endpoint.hostname.clone());
-            Some(Host { ip: view.virtual_ip(&key)?, endpoint: Some((part, endpoint)) })
+            let ip = view.virtual_ip(&key).filter(|ip| is_served(import, *ip, view))?;
+            Some(Host { ip, endpoint: Some((part, endpoint)) })
         })
         .take(limits::DNS_RECORDS_MAX)
         .collect();
     if hosts.is_empty() { Err(Found::NotYet) } else { Ok(hosts) }
+}
+
+/// Whether who is told of an address now finds somebody there: one of its TCP ports has its listener.
+fn is_served(import: &Import, ip: Ipv4Addr, view: &dyn ZoneSource) -> bool {
+    let mut ports = import.ports.iter().filter(|port| port.port.protocol == Protocol::Tcp).peekable();
+    ports.peek().is_none() || ports.any(|port| bound_port(view, ip, port).is_some())
 }
 
 /// SRV records of the named ports that `matches`, each once (rules 20, 21 and 24).
@@ -204,6 +211,7 @@ fn services(
 ) -> Found {
     let mut seen = BTreeSet::new();
     let (mut records, mut targets) = (Vec::new(), Vec::new());
+    let mut opening = false;
     for host in hosts {
         let name = match host.endpoint {
             None => Some(view.zone().service(&import.name)),
@@ -215,8 +223,14 @@ fn services(
         let before = records.len();
         for port in import.ports.iter().filter(|port| is_named(port) && matches(port)) {
             let exposed = host.endpoint.is_none_or(|(part, _)| port.clusters.contains(&part.cluster));
-            let bound = bound_port(view, host.ip, port);
-            if exposed && records.len() < limits::DNS_RECORDS_MAX && seen.insert((host.ip, bound)) {
+            if !exposed {
+                continue;
+            }
+            let Some(bound) = bound_port(view, host.ip, port) else {
+                opening = true;
+                continue;
+            };
+            if records.len() < limits::DNS_RECORDS_MAX && seen.insert((host.ip, bound)) {
                 records.push(Data::Srv { priority: 0, weight: 1, port: bound, target: target.clone() });
             }
         }
@@ -224,10 +238,10 @@ fn services(
             targets.push((target, host.ip));
         }
     }
-    Found::Services(records, targets)
+    if records.is_empty() && opening { Found::NotYet } else { Found::Services(records, targets) }
 }
 
-fn bound_port(view: &dyn ZoneSource, ip: Ipv4Addr, port: &ImportPort) -> u16 {
+fn bound_port(view: &dyn ZoneSource, ip: Ipv4Addr, port: &ImportPort) -> Option<u16> {
     let protocol: Protocol = port.port.protocol;
     view.bound_port(ip, protocol, port.port.number)
 }

@@ -18,6 +18,8 @@ pub(crate) struct Maps {
     pub(crate) imports: BTreeMap<ServiceName, Import>,
     pub(crate) virtual_ips: VirtualIps,
     pub(crate) bindings: BTreeMap<(Ipv4Addr, Protocol, u16), Binding>,
+    /// Whose listeners are not open yet; all others are, at the port itself unless bound elsewhere.
+    pub(crate) opening: Option<Ipv4Addr>,
 }
 
 impl ZoneSource for Maps {
@@ -45,8 +47,9 @@ impl ZoneSource for Maps {
     fn virtual_ip(&self, key: &VipKey) -> Option<Ipv4Addr> {
         self.virtual_ips.get(key)
     }
-    fn bound_port(&self, ip: Ipv4Addr, protocol: Protocol, port: u16) -> u16 {
-        self.bindings.get(&(ip, protocol, port)).map_or(port, |binding| binding.bound_port)
+    fn bound_port(&self, ip: Ipv4Addr, protocol: Protocol, port: u16) -> Option<u16> {
+        let bound = || self.bindings.get(&(ip, protocol, port)).map_or(port, |binding| binding.bound_port);
+        (self.opening != Some(ip)).then(bound)
     }
     fn server(&self) -> Option<Ipv4Addr> {
         self.server
@@ -63,6 +66,7 @@ impl Maps {
             imports: BTreeMap::new(),
             virtual_ips: VirtualIps::new("127.77.0.0/18".parse().expect("a range")).expect("large"),
             bindings: BTreeMap::new(),
+            opening: None,
         }
     }
 

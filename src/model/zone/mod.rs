@@ -48,8 +48,9 @@ pub trait ZoneSource: Send + Sync {
     fn holds(&self, namespace: &Namespace) -> bool;
     /// The address that stands for a service or an endpoint on this host.
     fn virtual_ip(&self, key: &VipKey) -> Option<Ipv4Addr>;
-    /// The port that is bound for a service's port: `Binding::bound_port`, or the port itself without one.
-    fn bound_port(&self, ip: Ipv4Addr, protocol: Protocol, port: u16) -> u16;
+    /// The port that is bound for a service's port: `Binding::bound_port`. None until its listener has been
+    /// opened once: who were told of it would be refused, or come to a port that another one stands in for.
+    fn bound_port(&self, ip: Ipv4Addr, protocol: Protocol, port: u16) -> Option<u16>;
     /// The address of the name server `ns.<zone>`, where there is one to tell.
     fn server(&self) -> Option<Ipv4Addr> {
         None

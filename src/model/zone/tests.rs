@@ -316,3 +316,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_name_is_not_answered_before_somebody_listens_there() {
+    let (mut maps, now) = (Maps::sample(), std::time::Instant::now());
+    let asked = [
+        ("hello.shop.svc.clusterset.local.", QueryType::A),
+        ("hello.shop.svc.clusterset.local.", QueryType::Srv),
+        ("_hello._tcp.hello.shop.svc.clusterset.local.", QueryType::Srv),
+    ];
+    let key = VipKey::Service(ServiceName::parse("shop/hello").expect("a name"));
+    maps.opening = maps.virtual_ips.get(&key);
+    for (name, kind) in asked {
+        assert_eq!(maps.ask(name, kind, now).rcode, Rcode::ServFail, "{name}");
+    }
+    let other = maps.ask("web.shop.svc.clusterset.local.", QueryType::A, now);
+    assert_eq!(other.answers.len(), 1);
+    maps.opening = None;
+    for (name, kind) in asked {
+        assert!(!maps.ask(name, kind, now).answers.is_empty(), "{name}");
+    }
+}
