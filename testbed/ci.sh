@@ -144,7 +144,7 @@ half_failover() {
   rm -f "$place/says"
   "$testbed" failover --backend "$backend" --clusters 2 --kill endpoint --reps 3 --rps 50 --for 6s 2>"$place/says" &
   failover=$!
-  wait_for '^rep 1/3' "$place/says" 1 || return 1
+  wait_for '^rep 1/3' "$place/says" 1 || { cat "$place/says"; return 1; }
   begun=$SECONDS
   kill "-$signal" $failover
   wait $failover

@@ -319,7 +319,7 @@ proptest! {
 
 #[test]
 fn a_name_is_not_answered_before_somebody_listens_there() {
-    let (mut maps, now) = (Maps::sample(), std::time::Instant::now());
+    let (mut maps, now) = (Maps::sample(), instant());
     let asked = [
         ("hello.shop.svc.clusterset.local.", QueryType::A),
         ("hello.shop.svc.clusterset.local.", QueryType::Srv),
