@@ -13,6 +13,8 @@ use serde_json::Value;
 
 /// The largest answer read.
 const LARGEST: u64 = 64 << 20;
+/// What a gateway says of a port whose listener is still to be opened.
+const NOT_BOUND: &str = "not bound yet";
 
 /// One gateway's admin socket.
 #[derive(Debug, Clone)]
@@ -93,7 +95,8 @@ impl Admin {
         Ok((newest, events.iter().filter(became).count() as u64))
     }
 
-    /// Where clients of this gateway connect to for a port of the sample service.
+    /// Where clients of this gateway connect to for a port of the sample service; an error while it is not
+    /// known or has no listener yet.
     pub(crate) fn target(&self, name: &str, port: &str) -> Result<std::net::SocketAddr> {
         let services = self.get("/v1/services")?;
         let all = services["services"].as_array().context("no services in the answer")?;
@@ -103,6 +106,7 @@ impl Admin {
         let ports = service["ports"].as_array().context("a service without ports")?;
         let port =
             ports.iter().find(|p| p["name"] == port).with_context(|| format!("{name} has no port {port}"))?;
+        ensure!(port["state"] != NOT_BOUND, "nobody listens for {name} yet");
         let number =
             port["bound_port"].as_u64().or_else(|| port["port"].as_u64()).context("a port without number")?;
         Ok(std::net::SocketAddr::new(address.parse()?, u16::try_from(number)?))

@@ -27,6 +27,8 @@ pub(crate) const PORTS: [(&str, u16); 3] = [("http", 8080), ("echo", 8081), ("gr
 const PLAIN: (&str, u16) = ("plain", 80);
 /// The longest path of a Unix socket, less what the daemon adds to the state folder.
 const LONGEST_STATE: usize = 60;
+/// How long a service may take to be known and listened for.
+const TARGET_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Finds the binary: as told, beside this one, or says how to build it.
 pub(crate) fn find_binary(told: Option<&Path>) -> Result<PathBuf> {
@@ -92,11 +94,20 @@ pub(crate) fn binary_of(product: Product, told: Option<&Path>) -> Result<(Produc
     ))
 }
 
-/// Where clients connect to for a port of the sample service.
+/// Where clients connect to for a port of the sample service. A link is up a moment before the catalog of the
+/// peer is here and its listeners are open, so this waits for them.
 pub(crate) fn target(standing: &Standing, cluster: usize, port: &str) -> Result<SocketAddr> {
-    match standing.product {
-        Product::Tombolo => admin(standing, cluster, 0)?.target(SERVICE, port),
-        Product::Envoy => envoy::target(standing, cluster, port),
+    if standing.product == Product::Envoy {
+        return envoy::target(standing, cluster, port);
+    }
+    let until = Instant::now() + TARGET_PATIENCE;
+    loop {
+        let target = admin(standing, cluster, 0).and_then(|admin| admin.target(SERVICE, port));
+        if target.is_ok() || Instant::now() > until {
+            return target;
+        }
+        crate::interrupt::check()?;
+        std::thread::sleep(Duration::from_millis(10));
     }
 }
 
